@@ -1,0 +1,98 @@
+//! The byte budget that all tasks of the process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use model::{Check, Importance, Key, Kind};
+
+/// The process-wide budget; a key of the worker.
+pub const MEMORY_BUDGET_BYTES: Key = Key::new(
+    "memory.budget.bytes",
+    Kind::Long,
+    "Bytes that records may take in this process on their way: librdkafka's queues, raw batches, open files, parts on \
+     their way. Over it, files are closed early and reading waits.",
+)
+.default("536870912")
+.check(Check::AtLeast(67_108_864))
+.importance(Importance::Medium)
+.ours();
+
+/// Bytes in use against a limit. A [`Share`] is somebody's part of it.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Budget> {
+        Arc::new(Budget { limit, used: AtomicUsize::new(0) })
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The limit in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether reading must wait and open files must shrink: seven eighths are in use, the rest is for what is on its
+    /// way already.
+    pub fn is_tight(&self) -> bool {
+        self.used() >= self.limit / 8 * 7
+    }
+
+    /// A share of nothing yet.
+    pub fn share(self: &Arc<Self>) -> Share {
+        Share { budget: self.clone(), bytes: AtomicUsize::new(0) }
+    }
+}
+
+/// Somebody's part of a [`Budget`]; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    bytes: AtomicUsize,
+}
+
+impl Share {
+    /// The share is `bytes` from now on.
+    pub fn resize(&self, bytes: usize) {
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        if bytes >= before {
+            self.budget.used.fetch_add(bytes - before, Ordering::Relaxed);
+        } else {
+            self.budget.used.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_and_are_given_back() {
+        let budget = Budget::new(800);
+        let (one, two) = (budget.share(), budget.share());
+        one.resize(500);
+        two.resize(150);
+        assert_eq!((budget.used(), budget.is_tight()), (650, false));
+        two.resize(200);
+        assert!(budget.is_tight());
+        one.resize(100);
+        assert_eq!(budget.used(), 300);
+        drop((one, two));
+        assert_eq!(budget.used(), 0);
+    }
+}

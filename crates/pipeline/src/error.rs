@@ -1,0 +1,84 @@
+//! Why a task ended.
+
+use model::{Invalid, PlanError, Rejected, TopicPartition};
+
+/// Why a task ended before it was asked to. Its text is the trace in `/status`.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A record cannot go on and `errors.tolerance` is `none`. Nothing after it is committed.
+    #[error(
+        "Tolerance exceeded in error handler: could not take {rejected} (stage {stage}); mend the record's producer, or set \
+         errors.tolerance to all to leave such records out",
+        stage = rejected.stage.as_str()
+    )]
+    Record {
+        /// The record and what is wrong with it.
+        rejected: Rejected,
+    },
+    /// The data, the stored plan or the objects in the store do not allow to go on; a person must act.
+    #[error("{0}")]
+    Data(String),
+    /// A setting is wrong.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The broker, store or registry refuses: a person must act.
+    #[error("{0}")]
+    Refused(String),
+    /// Something that may be over by itself: starting the task again is worth it.
+    #[error("{0}")]
+    Transient(String),
+    /// The offset metadata of a topic-partition holds a plan that cannot be replayed.
+    #[error("could not go on with {topic_partition}: {source}; start the sluice that made the plan, or set the group's offset by hand")]
+    Plan {
+        /// The lane.
+        topic_partition: TopicPartition,
+        /// What is wrong.
+        source: PlanError,
+    },
+}
+
+impl TaskError {
+    /// Whether the same task may succeed when it is started again, without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            TaskError::Transient(_) => true,
+            TaskError::Record { .. }
+            | TaskError::Data(_)
+            | TaskError::Invalid(_)
+            | TaskError::Refused(_)
+            | TaskError::Plan { .. } => false,
+        }
+    }
+}
+
+impl From<source::Error> for TaskError {
+    fn from(error: source::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            source::Error::Config(_) | source::Error::Denied(_) => TaskError::Refused(text),
+            source::Error::Unavailable(_) => TaskError::Transient(text),
+            source::Error::OffsetLost(_) => TaskError::Data(text),
+        }
+    }
+}
+
+impl From<schema::Error> for TaskError {
+    fn from(error: schema::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            schema::Error::Unavailable(_) => TaskError::Transient(text),
+            schema::Error::Config(_) => TaskError::Refused(text),
+        }
+    }
+}
+
+impl From<writer::Error> for TaskError {
+    fn from(error: writer::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            writer::Error::Transient(_) | writer::Error::Lost { .. } => TaskError::Transient(text),
+            writer::Error::Permanent { .. } => TaskError::Refused(text),
+            writer::Error::Rows { .. } => TaskError::Data(text),
+        }
+    }
+}

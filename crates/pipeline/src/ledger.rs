@@ -1,0 +1,339 @@
+//! How far each step of one lane has come, and what may be committed next. Pure: no I/O, no clock.
+
+use model::{Offset, OffsetRange};
+
+/// The positions of one lane: `received >= written >= planned >= published >= committed`, none of them ever moving back.
+///
+/// The order of a cut is `plan` - commit of the plan at the cut's start - `published` - commit of its end. There is at most
+/// one plan at a time, so a broker that lost everything but the committed offset and its metadata knows what to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ledger {
+    received: Offset,
+    written: Offset,
+    planned: Offset,
+    published: Offset,
+    committed: Offset,
+    /// Whether the broker holds a plan at `committed`.
+    plan_held: bool,
+    step: Step,
+    /// Records up to here were left out and no file holds any before it.
+    skipped: Offset,
+    in_flight: Option<InFlight>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    /// No plan, or the last one is published.
+    Free,
+    /// A plan waits for its commit.
+    Wanted { range: OffsetRange, metadata: String },
+    /// The plan is committed; its objects become visible.
+    Publishing { range: OffsetRange },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct InFlight {
+    offset: Offset,
+    /// End of the plan that the request carries, if any.
+    plan: Option<OffsetRange>,
+}
+
+/// A step that the protocol does not allow here: a defect of the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ledger refuses {step}: {why}")]
+pub struct LedgerError {
+    step: &'static str,
+    why: String,
+}
+
+fn refuse(step: &'static str, why: String) -> LedgerError {
+    LedgerError { step, why }
+}
+
+impl Ledger {
+    /// A lane that starts at `start`, where the broker holds a plan if `plan_held`.
+    pub fn new(start: Offset, plan_held: bool) -> Ledger {
+        Ledger {
+            received: start,
+            written: start,
+            planned: start,
+            published: start,
+            committed: start,
+            plan_held,
+            step: Step::Free,
+            skipped: start,
+            in_flight: None,
+        }
+    }
+
+    /// Records up to `end` came in. Earlier news is no news.
+    pub fn received(&mut self, end: Offset) {
+        self.received = self.received.max(end);
+    }
+
+    /// Records up to `end` are in open files, or left out.
+    pub fn written(&mut self, end: Offset) -> Result<(), LedgerError> {
+        if end > self.received {
+            return Err(refuse("written", format!("{end} is past what was received, {}", self.received)));
+        }
+        self.written = self.written.max(end);
+        Ok(())
+    }
+
+    fn check_plan(&self, range: OffsetRange) -> Result<(), LedgerError> {
+        if range.is_empty() {
+            return Err(refuse("plan", format!("{range} holds nothing")));
+        }
+        if !matches!(self.step, Step::Free) {
+            return Err(refuse("plan", format!("{range} while another cut is under way")));
+        }
+        if range.start() < self.planned {
+            return Err(refuse("plan", format!("{range} starts before the last plan's end {}", self.planned)));
+        }
+        if range.end() > self.written {
+            return Err(refuse("plan", format!("{range} ends past what is written, {}", self.written)));
+        }
+        Ok(())
+    }
+
+    /// The cut `range` is to be planned with `metadata` at its start.
+    pub fn plan(&mut self, range: OffsetRange, metadata: String) -> Result<(), LedgerError> {
+        self.check_plan(range)?;
+        if self.plan_held && self.committed < range.end() && self.published <= self.committed {
+            return Err(refuse("plan", format!("{range} while the plan at {} waits for its replay", self.committed)));
+        }
+        self.planned = range.end();
+        self.step = Step::Wanted { range, metadata };
+        Ok(())
+    }
+
+    /// The cut `range` repeats the plan that the broker holds: it goes straight to publishing.
+    pub fn replay(&mut self, range: OffsetRange) -> Result<(), LedgerError> {
+        self.check_plan(range)?;
+        if !self.plan_held || range.start() != self.committed {
+            return Err(refuse("replay", format!("{range} is not what the broker holds at {}", self.committed)));
+        }
+        self.planned = range.end();
+        self.step = Step::Publishing { range };
+        Ok(())
+    }
+
+    /// Every object of the cut that ends at `end` is visible.
+    pub fn published(&mut self, end: Offset) -> Result<(), LedgerError> {
+        match &self.step {
+            Step::Publishing { range } if range.end() == end => {
+                self.published = end;
+                self.step = Step::Free;
+                Ok(())
+            }
+            Step::Free | Step::Wanted { .. } | Step::Publishing { .. } => {
+                Err(refuse("published", format!("{end} is not the end of a cut whose plan is committed")))
+            }
+        }
+    }
+
+    /// No file is open and no record before `to` is left to be written.
+    pub fn skipped(&mut self, to: Offset) -> Result<(), LedgerError> {
+        if to > self.written {
+            return Err(refuse("skipped", format!("{to} is past what is written, {}", self.written)));
+        }
+        self.skipped = self.skipped.max(to);
+        Ok(())
+    }
+
+    /// What to commit now: offset and metadata. `None` when there is nothing to say or the last request is not answered.
+    pub fn next_commit(&self) -> Option<(Offset, &str)> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        match &self.step {
+            Step::Wanted { range, metadata } => Some((range.start(), metadata)),
+            // A held plan must stay until its cut is published.
+            Step::Publishing { .. } => None,
+            Step::Free => {
+                let frontier = self.published.max(self.skipped);
+                (frontier > self.committed && (!self.plan_held || self.published > self.committed))
+                    .then_some((frontier, ""))
+            }
+        }
+    }
+
+    /// What [`Self::next_commit`] said is on its way to the broker.
+    pub fn commit_sent(&mut self) {
+        let plan = match &self.step {
+            Step::Wanted { range, .. } => Some(*range),
+            Step::Free | Step::Publishing { .. } => None,
+        };
+        if let Some((offset, _)) = self.next_commit() {
+            self.in_flight = Some(InFlight { offset, plan });
+        }
+    }
+
+    /// The broker took it. Returns whether a plan may be published now.
+    pub fn commit_taken(&mut self) -> bool {
+        let Some(InFlight { offset, plan }) = self.in_flight.take() else { return false };
+        self.committed = self.committed.max(offset);
+        self.plan_held = plan.is_some();
+        match plan {
+            Some(range) => {
+                self.step = Step::Publishing { range };
+                true
+            }
+            None => {
+                self.planned = self.planned.max(offset);
+                self.published = self.published.max(offset);
+                false
+            }
+        }
+    }
+
+    /// The broker surely did not take it; it will be said again.
+    pub fn commit_refused(&mut self) {
+        self.in_flight = None;
+    }
+
+    /// Whether everything written is committed and no plan is left behind.
+    pub fn is_settled(&self) -> bool {
+        matches!(self.step, Step::Free) && self.in_flight.is_none() && self.next_commit().is_none()
+    }
+
+    /// Offset that a restart would go on from.
+    pub fn committed(&self) -> Offset {
+        self.committed
+    }
+
+    /// Offset after the last record that was received.
+    pub fn received_to(&self) -> Offset {
+        self.received
+    }
+
+    /// Asserts what always holds; for tests and for the edges of the task.
+    pub fn check(&self) -> Result<(), LedgerError> {
+        let order = [self.received, self.written, self.planned, self.published, self.committed];
+        if order.windows(2).all(|pair| pair[0] >= pair[1]) {
+            return Ok(());
+        }
+        Err(refuse("check", format!("received, written, planned, published, committed are {order:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(offset: i64) -> Offset {
+        Offset::new(offset).unwrap()
+    }
+
+    fn range(start: i64, end: i64) -> OffsetRange {
+        OffsetRange::new(at(start), at(end)).unwrap()
+    }
+
+    #[test]
+    fn a_cut_is_planned_committed_published_committed() {
+        let mut ledger = Ledger::new(at(5), false);
+        ledger.received(at(9));
+        ledger.written(at(8)).unwrap();
+        ledger.plan(range(5, 8), "p".into()).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(5), "p")));
+        assert!(ledger.published(at(8)).is_err(), "not before the plan is committed");
+        ledger.commit_sent();
+        assert_eq!(ledger.next_commit(), None);
+        assert!(ledger.commit_taken());
+        assert_eq!(ledger.next_commit(), None, "the plan stays until its objects are visible");
+        ledger.published(at(8)).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(8), "")));
+        ledger.written(at(9)).unwrap();
+        ledger.plan(range(8, 9), "q".into()).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(8), "q")), "the end and the next plan are one commit");
+    }
+
+    #[test]
+    fn a_held_plan_is_not_erased_before_its_replay_is_published() {
+        let mut ledger = Ledger::new(at(5), true);
+        ledger.received(at(9));
+        ledger.written(at(9)).unwrap();
+        ledger.skipped(at(7)).unwrap();
+        assert_eq!(ledger.next_commit(), None);
+        assert!(ledger.plan(range(5, 9), "other".into()).is_err(), "no other cut may take its place");
+        assert!(ledger.replay(range(6, 9)).is_err());
+        ledger.replay(range(5, 9)).unwrap();
+        ledger.published(at(9)).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(9), "")));
+    }
+
+    #[test]
+    fn left_out_records_move_the_frontier_when_nothing_is_under_way() {
+        let mut ledger = Ledger::new(at(0), false);
+        ledger.received(at(4));
+        ledger.written(at(4)).unwrap();
+        ledger.skipped(at(4)).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(4), "")));
+        ledger.commit_sent();
+        ledger.commit_refused();
+        assert_eq!(ledger.next_commit(), Some((at(4), "")), "said again");
+        ledger.commit_sent();
+        assert!(!ledger.commit_taken());
+        assert!(ledger.is_settled());
+        ledger.check().unwrap();
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Receive(i64),
+        Write(i64),
+        Plan(i64, i64),
+        Replay(i64),
+        Publish(i64),
+        Skip(i64),
+        Send,
+        Taken,
+        Refused,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let n = 0i64..12;
+        prop_oneof![
+            n.clone().prop_map(Act::Receive),
+            n.clone().prop_map(Act::Write),
+            (n.clone(), n.clone()).prop_map(|(a, b)| Act::Plan(a.min(b), a.max(b))),
+            n.clone().prop_map(Act::Replay),
+            n.clone().prop_map(Act::Publish),
+            n.prop_map(Act::Skip),
+            Just(Act::Send),
+            Just(Act::Taken),
+            Just(Act::Refused),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_the_order_holds_and_nothing_moves_back(held: bool, acts in prop::collection::vec(act(), 0..80)) {
+            let mut ledger = Ledger::new(at(0), held);
+            for act in acts {
+                let before = ledger.clone();
+                let publishing = matches!(before.step, Step::Publishing { .. });
+                let _ = match act {
+                    Act::Receive(n) => { ledger.received(at(n)); Ok(()) }
+                    Act::Write(n) => ledger.written(at(n)),
+                    Act::Plan(a, b) => ledger.plan(range(a, b), "p".into()),
+                    Act::Replay(n) => ledger.replay(OffsetRange::new(before.committed, at(n)).unwrap_or(range(0, 0))),
+                    Act::Publish(n) => ledger.published(at(n)),
+                    Act::Skip(n) => ledger.skipped(at(n)),
+                    Act::Send => { ledger.commit_sent(); Ok(()) }
+                    Act::Taken => { ledger.commit_taken(); Ok(()) }
+                    Act::Refused => { ledger.commit_refused(); Ok(()) }
+                };
+                prop_assert!(ledger.check().is_ok(), "{ledger:?}");
+                for (old, new) in [(before.received, ledger.received), (before.written, ledger.written),
+                    (before.planned, ledger.planned), (before.published, ledger.published), (before.committed, ledger.committed)] {
+                    prop_assert!(new >= old);
+                }
+                if publishing && before.plan_held && ledger.step == before.step {
+                    prop_assert!(ledger.plan_held && ledger.committed == before.committed, "a plan under way is not erased");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What the tasks of this process count. Names follow the usual exporters of Kafka Connect where there is a name.
+
+use std::sync::atomic::AtomicU64;
+
+use model::{CutReason, Rejected, TopicPartition};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use writer::PublishedFile;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabels {
+    connector: String,
+    task: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    connector: String,
+    task: u32,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    connector: String,
+    task: u32,
+    stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabels {
+    connector: String,
+    topic: String,
+    partition: i32,
+}
+
+/// The metrics of all tasks. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    records_read: Family<TaskLabels, Counter>,
+    bytes_read: Family<TaskLabels, Counter>,
+    records_sent: Family<TaskLabels, Counter>,
+    records_published: Family<TaskLabels, Counter>,
+    records_rejected: Family<StageLabels, Counter>,
+    files: Family<TaskLabels, Counter>,
+    file_bytes: Family<TaskLabels, Counter>,
+    cuts: Family<ReasonLabels, Counter>,
+    commits: Family<TaskLabels, Counter>,
+    commit_failures: Family<TaskLabels, Counter>,
+    rebalances: Family<TaskLabels, Counter>,
+    partitions: Family<TaskLabels, Gauge>,
+    lag: Family<LaneLabels, Gauge>,
+    memory_used: Gauge,
+    memory_limit: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything under its name.
+    pub fn register(&self, registry: &mut Registry) {
+        let sink = "kafka_connect_sink_task_metrics_";
+        let mut add = |name: String, help: &str, metric: Box<dyn FnOnce(&mut Registry, String, &str)>| {
+            metric(registry, name, help);
+        };
+        let task = |family: &Family<TaskLabels, Counter>| -> Box<dyn FnOnce(&mut Registry, String, &str)> {
+            let family = family.clone();
+            Box::new(move |registry, name, help| registry.register(name, help, family))
+        };
+        add(format!("{sink}sink_record_read"), "Records read from Kafka", task(&self.records_read));
+        add(format!("{sink}sink_record_send"), "Records handed to the writer", task(&self.records_sent));
+        add("sluice_read_bytes".into(), "Bytes of keys and values read from Kafka", task(&self.bytes_read));
+        add("sluice_published_records".into(), "Records in objects that are visible", task(&self.records_published));
+        add("sluice_published_files".into(), "Objects made visible", task(&self.files));
+        add("sluice_published_bytes".into(), "Bytes of objects made visible", task(&self.file_bytes));
+        add(format!("{sink}offset_commit_completion"), "Offset commits that were taken", task(&self.commits));
+        add("sluice_offset_commit_failures".into(), "Offset commits that were not", task(&self.commit_failures));
+        add("sluice_rebalances".into(), "Assignments and revocations", task(&self.rebalances));
+        registry.register("sluice_rejected_records", "Records that could not go on", self.records_rejected.clone());
+        registry.register("sluice_cuts", "Cuts, by why they ended", self.cuts.clone());
+        registry.register(format!("{sink}partition_count"), "Topic-partitions assigned", self.partitions.clone());
+        registry.register(
+            "kafka_consumer_consumer_fetch_manager_metrics_records_lag",
+            "Records between the committed offset and the end of the topic-partition",
+            self.lag.clone(),
+        );
+        registry.register("sluice_memory_used_bytes", "Bytes of the memory budget in use", self.memory_used.clone());
+        registry.register("sluice_memory_budget_bytes", "The memory budget", self.memory_limit.clone());
+    }
+
+    /// The metrics of one task.
+    pub fn task(&self, connector: &str, task: u32) -> TaskMetrics {
+        let labels = TaskLabels { connector: connector.to_owned(), task };
+        let counter = |family: &Family<TaskLabels, Counter>| family.get_or_create_owned(&labels);
+        TaskMetrics {
+            all: self.clone(),
+            read: counter(&self.records_read),
+            read_bytes: counter(&self.bytes_read),
+            sent: counter(&self.records_sent),
+            published: counter(&self.records_published),
+            files: counter(&self.files),
+            file_bytes: counter(&self.file_bytes),
+            commits: counter(&self.commits),
+            commit_failures: counter(&self.commit_failures),
+            rebalances: counter(&self.rebalances),
+            partitions: self.partitions.get_or_create_owned(&labels),
+            labels,
+        }
+    }
+}
+
+/// The metrics of one task; call sites never spell a name.
+#[derive(Debug, Clone)]
+pub struct TaskMetrics {
+    all: Metrics,
+    labels: TaskLabels,
+    read: Counter<u64, AtomicU64>,
+    read_bytes: Counter<u64, AtomicU64>,
+    sent: Counter<u64, AtomicU64>,
+    published: Counter<u64, AtomicU64>,
+    files: Counter<u64, AtomicU64>,
+    file_bytes: Counter<u64, AtomicU64>,
+    commits: Counter<u64, AtomicU64>,
+    commit_failures: Counter<u64, AtomicU64>,
+    rebalances: Counter<u64, AtomicU64>,
+    partitions: Gauge,
+}
+
+impl TaskMetrics {
+    pub(crate) fn read(&self, records: usize, bytes: usize) {
+        self.read.inc_by(records as u64);
+        self.read_bytes.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn written(&self, records: usize) {
+        self.sent.inc_by(records as u64);
+    }
+
+    pub(crate) fn rejected(&self, rejected: &[Rejected]) {
+        let TaskLabels { connector, task } = &self.labels;
+        for one in rejected {
+            let labels = StageLabels { connector: connector.clone(), task: *task, stage: one.stage.as_str() };
+            self.all.records_rejected.get_or_create(&labels).inc();
+        }
+    }
+
+    pub(crate) fn published(&self, reason: CutReason, files: &[PublishedFile]) {
+        let TaskLabels { connector, task } = &self.labels;
+        let labels = ReasonLabels { connector: connector.clone(), task: *task, reason: reason.as_str() };
+        self.all.cuts.get_or_create(&labels).inc();
+        self.files.inc_by(files.len() as u64);
+        for file in files {
+            self.published.inc_by(file.rows);
+            self.file_bytes.inc_by(file.bytes);
+        }
+    }
+
+    pub(crate) fn committed(&self, taken: bool) {
+        if taken { self.commits.inc() } else { self.commit_failures.inc() };
+    }
+
+    pub(crate) fn rebalanced(&self, partitions: usize) {
+        self.rebalances.inc();
+        self.partitions.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+    }
+
+    fn lane(&self, topic_partition: &TopicPartition) -> LaneLabels {
+        LaneLabels {
+            connector: self.labels.connector.clone(),
+            topic: topic_partition.topic.to_string(),
+            partition: topic_partition.partition,
+        }
+    }
+
+    pub(crate) fn lag(&self, topic_partition: &TopicPartition, records: i64) {
+        self.all.lag.get_or_create(&self.lane(topic_partition)).set(records);
+    }
+
+    pub(crate) fn lane_gone(&self, topic_partition: &TopicPartition) {
+        self.all.lag.remove(&self.lane(topic_partition));
+    }
+
+    pub(crate) fn memory(&self, used: usize, limit: usize) {
+        self.all.memory_used.set(i64::try_from(used).unwrap_or(i64::MAX));
+        self.all.memory_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// Records read so far.
+    pub fn records_read(&self) -> u64 {
+        self.read.get()
+    }
+
+    /// Records in visible objects so far.
+    pub fn records_published(&self) -> u64 {
+        self.published.get()
+    }
+
+    /// Objects made visible so far.
+    pub fn files_published(&self) -> u64 {
+        self.files.get()
+    }
+
+    /// Their bytes.
+    pub fn bytes_published(&self) -> u64 {
+        self.file_bytes.get()
+    }
+}

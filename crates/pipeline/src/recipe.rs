@@ -1,0 +1,50 @@
+//! What a connector's configuration says a lane is made of.
+
+use std::fmt;
+use std::sync::Arc;
+
+use model::Fingerprint;
+use schema::{Converter, TableSchema};
+use writer::{FileContext, NullValues, Partitioner, Rotation};
+
+/// What becomes of a record that cannot go on (`errors.tolerance`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tolerance {
+    /// The task stops before it.
+    None,
+    /// It is left out.
+    All,
+}
+
+/// Everything that is needed to build a lane, checked already; every lane gets its own converter and partitioner.
+pub struct Recipe {
+    /// Builds the value converter.
+    pub converter: Box<dyn Fn() -> Box<dyn Converter> + Send + Sync>,
+    /// Builds the partitioner.
+    pub partitioner: Box<dyn Fn() -> Box<dyn Partitioner> + Send + Sync>,
+    /// When cuts end.
+    pub rotation: Rotation,
+    /// What becomes of tombstones.
+    pub null_values: NullValues,
+    /// What becomes of bad records.
+    pub tolerance: Tolerance,
+    /// Files: store, format, names, sizes. Its `schema` is filled in by each cut.
+    pub files: FileContext,
+    /// The schema that `value.converter.schema` gives; `None` to infer it.
+    pub given_schema: Option<TableSchema>,
+    /// Fingerprint of the settings that shape names and rows.
+    pub fingerprint: Fingerprint,
+}
+
+impl Recipe {
+    /// The context of files whose rows have the schema `name`.
+    pub(crate) fn files_with_schema(&self, name: &str) -> Arc<FileContext> {
+        Arc::new(FileContext { schema: name.into(), ..self.files.clone() })
+    }
+}
+
+impl fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recipe").field("files", &self.files).field("rotation", &self.rotation).finish_non_exhaustive()
+    }
+}

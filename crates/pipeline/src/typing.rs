@@ -1,0 +1,113 @@
+//! Makes columns of a lane's schemaless values: with a given schema, an inferred one that grows, or a recorded one.
+
+use std::sync::Arc;
+
+use arrow::array::BinaryArray;
+use schema::{JsonColumns, ReadRows, TableSchema, Unknown, infer};
+
+use crate::schemas::{TopicSchemas, Version};
+use crate::{Recipe, TaskError};
+
+/// Other tasks may store schemas at the same time; each time we lose the race our rows are looked at again.
+const RACES_MAX: usize = 100;
+
+/// The reader of one lane's schemaless values.
+pub(crate) struct Typing {
+    topic: Arc<str>,
+    schemas: Arc<TopicSchemas>,
+    mode: Mode,
+    version: Option<Version>,
+    columns: JsonColumns,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// `value.converter.schema` says it all.
+    Given,
+    /// New fields make new versions.
+    Inferred,
+    /// A plan is replayed: its version and no other.
+    Recorded,
+}
+
+impl Typing {
+    pub(crate) fn new(topic: Arc<str>, recipe: &Recipe, schemas: Arc<TopicSchemas>) -> Typing {
+        let mut typing = Typing {
+            topic,
+            schemas,
+            mode: Mode::Inferred,
+            version: None,
+            columns: JsonColumns::new(&TableSchema::empty(), Unknown::Ignore),
+        };
+        if let Some(schema) = &recipe.given_schema {
+            typing.adopt(Version::given(schema.clone()), Mode::Given);
+        }
+        typing
+    }
+
+    fn adopt(&mut self, version: Version, mode: Mode) {
+        let unknown = match mode {
+            Mode::Inferred => Unknown::Report,
+            Mode::Given | Mode::Recorded => Unknown::Ignore,
+        };
+        self.columns = JsonColumns::new(&version.schema, unknown);
+        self.version = Some(version);
+        self.mode = mode;
+    }
+
+    /// Takes the newest stored version, if the schema is inferred and there is one.
+    pub(crate) async fn load(&mut self) -> Result<(), TaskError> {
+        if self.mode != Mode::Given
+            && let Some(version) = self.schemas.latest(&self.topic).await?
+        {
+            self.adopt(version, Mode::Inferred);
+        }
+        Ok(())
+    }
+
+    /// Fixes the version that a plan was made with, until the next [`Self::load`].
+    pub(crate) async fn fix(&mut self, recorded: model::SchemaRef) -> Result<(), TaskError> {
+        if self.mode != Mode::Given && recorded.version > 0 {
+            let version = self.schemas.recorded(&self.topic, recorded).await?;
+            self.adopt(version, Mode::Recorded);
+        }
+        Ok(())
+    }
+
+    /// Whether the first rows must be seen before any can be read.
+    pub(crate) fn wants_first_rows(&self) -> bool {
+        self.version.is_none()
+    }
+
+    /// Finds and stores the schema that holds all of `texts` too. Values that fit no schema contribute nothing.
+    pub(crate) async fn learn(&mut self, texts: &[&BinaryArray]) -> Result<(), TaskError> {
+        for _ in 0..RACES_MAX {
+            let mut grown: Option<TableSchema> = self.version.as_ref().map(|version| version.schema.clone());
+            for texts in texts {
+                grown = Some(infer(grown.as_ref(), texts).schema);
+            }
+            let Some(grown) = grown.filter(|schema| !schema.fields().is_empty()) else { return Ok(()) };
+            if self.version.as_ref().is_some_and(|version| version.schema == grown) {
+                return Ok(());
+            }
+            let version = self.schemas.propose(&self.topic, self.version.as_ref(), grown).await?;
+            self.adopt(version, Mode::Inferred);
+        }
+        Err(TaskError::Transient(format!("the schema of topic {} did not settle", self.topic)))
+    }
+
+    /// Reads texts into columns; new fields make a new stored version first.
+    pub(crate) async fn read(&mut self, texts: &BinaryArray) -> Result<ReadRows, TaskError> {
+        let rows = self.columns.read(texts);
+        if !rows.grows || self.mode != Mode::Inferred {
+            return Ok(rows);
+        }
+        self.learn(&[texts]).await?;
+        Ok(self.columns.read(texts))
+    }
+
+    /// The version that [`Self::read`] read with; the empty schema while none is known.
+    pub(crate) fn version(&self) -> Version {
+        self.version.clone().unwrap_or_else(|| Version::given(TableSchema::empty()))
+    }
+}

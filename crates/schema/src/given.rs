@@ -1,0 +1,102 @@
+//! Schemas that are given, not inferred: Avro, JSON Schema, Spark StructType JSON or Spark DDL.
+
+use std::io;
+
+use model::Invalid;
+use serde_json::Value;
+
+use crate::{SchemaError, TableSchema, VALUE_SCHEMA, spark_json};
+
+mod avro;
+mod ddl;
+mod json_schema;
+
+/// The schema that `value.converter.schema` says: `value` is the text itself or the name of a file, which `read` reads.
+///
+/// A value is a file name if it has no white space, bracket or colon, or ends like one (`.avsc`, `.json`, `.ddl`, `.sql`).
+pub fn resolve(value: &str, read: &dyn Fn(&str) -> io::Result<String>) -> Result<TableSchema, Invalid> {
+    let invalid = |shown: &str, why: String| Invalid::value(&VALUE_SCHEMA, shown, why);
+    let value = value.trim();
+    if !is_file_name(value) {
+        return parse(value).map_err(|error| invalid(value, error.0));
+    }
+    let text = read(value).map_err(|error| invalid(value, format!("could not read the file: {error}")))?;
+    parse(&text).map_err(|error| invalid(value, error.0))
+}
+
+/// The schema that `text` says, in whichever of the four languages it is; errors name the place.
+pub fn parse(text: &str) -> Result<TableSchema, SchemaError> {
+    let text = text.trim();
+    if !text.starts_with(['{', '[', '"']) {
+        return TableSchema::new(&ddl::read(text)?);
+    }
+    let json: Value =
+        serde_json::from_str(text).map_err(|error| SchemaError(format!("schema is not valid JSON: {error}")))?;
+    let fields = match json.get("type").and_then(Value::as_str) {
+        Some("struct") => spark_json::read(&json)?,
+        Some("record") => avro::read(&json)?,
+        _ if ["$schema", "properties", "$ref", "$defs", "definitions"].iter().any(|key| json.get(key).is_some()) => {
+            json_schema::read(&json)?
+        }
+        Some("object") => json_schema::read(&json)?,
+        Some(_) | None => {
+            return Err(SchemaError(
+                "schema is of no known language; expected an Avro record (\"type\": \"record\"), a JSON Schema of an object \
+                 (\"properties\"), a Spark StructType (\"type\": \"struct\") or Spark DDL"
+                    .to_owned(),
+            ));
+        }
+    };
+    TableSchema::new(&fields)
+}
+
+fn is_file_name(value: &str) -> bool {
+    if value.starts_with(['{', '[', '"']) {
+        return false;
+    }
+    let ends_like_one = [".avsc", ".json", ".ddl", ".sql"].iter().any(|ending| value.ends_with(ending));
+    ends_like_one || !value.contains(|c: char| c.is_whitespace() || "<>():,`".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(name: &str) -> TableSchema {
+        let path = format!("{}/../../schemas/{name}", env!("CARGO_MANIFEST_DIR"));
+        resolve(&path, &|path| std::fs::read_to_string(path)).unwrap()
+    }
+
+    #[test]
+    fn the_samples_say_the_same_in_four_languages() {
+        let ddl = sample("prediction.ddl");
+        assert_eq!(ddl.fields().len(), 5);
+        for name in ["prediction.avsc", "prediction.schema.json", "prediction.struct.json"] {
+            assert_eq!(sample(name), ddl, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused_with_the_place() {
+        let read = |path: &str| match path {
+            "bad.avsc" => Ok("{\n \"type\": \"record\",\n oops".to_owned()),
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
+        };
+        for (value, expected) in [
+            ("bad.avsc", "schema is not valid JSON: key must be a string at line 3 column 2"),
+            ("missing.ddl", "could not read the file: no such file"),
+            ("missing", "could not read the file: no such file"),
+            ("a INT, b WHAT", "column b: unknown type WHAT at line 1 column 10"),
+            (
+                "[1]",
+                "schema is of no known language; expected an Avro record (\"type\": \"record\"), a JSON Schema of an \
+                object (\"properties\"), a Spark StructType (\"type\": \"struct\") or Spark DDL",
+            ),
+        ] {
+            let invalid = resolve(value, &read).unwrap_err();
+            let expected = format!("Invalid value {value} for configuration value.converter.schema: {expected}");
+            assert_eq!(invalid.message, expected);
+        }
+        assert!(resolve("a:INT", &read).is_ok());
+    }
+}

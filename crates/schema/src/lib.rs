@@ -1,0 +1,111 @@
+//! Bytes to Arrow. A [`Converter`] turns the raw values of one topic-partition into batches, typed or schemaless, as
+//! Kafka Connect's converters do; a record it cannot read is set aside without harm to its neighbours. Schemaless values
+//! are JSON text; where columns are needed, [`infer`] finds their schema and [`JsonColumns`] reads the text straight into
+//! Arrow builders by SIMD. A schema only ever grows: new fields at the end, INT64 to DOUBLE; everything else is an error
+//! of the record. Schemas can also be [`given`], as Avro, JSON Schema or Spark StructType.
+//!
+//! ```text
+//!  RawBatch --Converter::decode--> Batch(Schemaless) --infer--> TableSchema --JsonColumns::read--> Batch(Typed)
+//!                              \-> Batch(Typed)                      ^ or: value.converter.schema
+//!                              \-> Rejected
+//! ```
+
+use async_trait::async_trait;
+use model::{Batch, RawBatch, Rejected};
+
+mod bytes_converter;
+mod column;
+pub mod conformance;
+mod connect_schema;
+mod converters;
+mod envelope;
+mod fault;
+pub mod given;
+mod infer;
+mod json_columns;
+mod json_converter;
+mod keys;
+mod merge;
+mod nested_columns;
+mod project;
+mod scalar;
+mod scalar_columns;
+mod spark_json;
+mod string_converter;
+mod struct_column;
+mod table_schema;
+mod tape;
+
+pub use converters::{BuildConverter, CONVERTERS};
+pub use infer::{Inference, infer};
+pub use json_columns::{JsonColumns, ReadRows, Unknown};
+pub use keys::{
+    CONNECTOR_KEYS, HEADER_CONVERTER, HEADER_CONVERTER_VERSION, KEY_CONVERTER, KEY_CONVERTER_VERSION, STRAY_KEYS,
+    VALUE_CONVERTER, VALUE_CONVERTER_VERSION, VALUE_SCHEMA,
+};
+pub use merge::{Conflict, merge};
+pub use project::project;
+pub use table_schema::{DEPTH_MAX, FIELDS_MAX, SchemaError, TableSchema, WHOLE_VALUE, is_whole_value};
+
+/// Which of a record's parts a converter reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The key.
+    Key,
+    /// The value.
+    Value,
+}
+
+impl Part {
+    /// The key that names the converter of this part.
+    pub const fn key(self) -> &'static model::Key {
+        match self {
+            Part::Key => &KEY_CONVERTER,
+            Part::Value => &VALUE_CONVERTER,
+        }
+    }
+
+    fn column(self, raw: &RawBatch) -> &arrow::array::BinaryArray {
+        match self {
+            Part::Key => &raw.keys,
+            Part::Value => &raw.values,
+        }
+    }
+
+    fn stage(self) -> model::Stage {
+        match self {
+            Part::Key => model::Stage::KeyConverter,
+            Part::Value => model::Stage::ValueConverter,
+        }
+    }
+}
+
+/// What a converter made of a batch.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// The rows that could be read, in their order; each batch has one form and one schema. Mostly there is one batch:
+    /// there are more only where typed and schemaless values, or values of several schemas, follow each other.
+    pub batches: Vec<Batch>,
+    /// The rows that could not; their `row` counts in the batch that was given in.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Why a whole batch could not be decoded; no record is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The schema registry does not answer; the same call may succeed later.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The schema registry, or the given schema, is wrong; a person must act.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// Reads keys or values, as `org.apache.kafka.connect.storage.Converter` does, but in columns.
+#[async_trait]
+pub trait Converter: Send {
+    /// Decodes all records of `raw`. A tombstone (null value) is a null row, not an error.
+    ///
+    /// The converter of [`Part::Key`] decodes the keys: the `values` of its batches are what the keys say.
+    async fn decode(&mut self, raw: &RawBatch) -> Result<Decoded, Error>;
+}

@@ -1,0 +1,84 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Moves Kafka topics into object storage: Parquet on S3, each record visible exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, max_term_width = 120)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run these connectors from their files, and what REST adds (kept in state.dir). Ctrl-C drains.
+    Run {
+        /// Connector configurations: .json ({"name":..,"config":{..}} or the flat map), .properties, .yaml or .toml.
+        connectors: Vec<PathBuf>,
+        #[command(flatten)]
+        worker: WorkerOptions,
+    },
+    /// Run a worker without connector files: connectors come through REST and are kept in state.dir.
+    Worker {
+        #[command(flatten)]
+        worker: WorkerOptions,
+    },
+    /// The main job with nothing installed: an embedded broker, sample predictions, Parquet files in a local directory.
+    Quickstart(QuickstartOptions),
+    /// Print every problem of connector configurations; exit code 1 if there is any.
+    Validate {
+        /// Connector configuration files.
+        #[arg(required = true)]
+        connectors: Vec<PathBuf>,
+        #[command(flatten)]
+        worker: WorkerOptions,
+    },
+    /// What can be named in a configuration, with its keys.
+    Plugins {
+        /// A plug-in, by our short name or its Java class name; all are listed without it.
+        name: Option<String>,
+    },
+    /// Write the reference pages that are generated from the key tables.
+    #[command(hide = true)]
+    Docs {
+        /// docs/reference
+        directory: PathBuf,
+    },
+}
+
+impl Command {
+    /// Whether the command's own output is all a person wants to see: then only warnings are logged.
+    pub(crate) fn quiet(&self) -> bool {
+        match self {
+            Command::Run { .. } | Command::Worker { .. } => false,
+            Command::Quickstart(_) | Command::Validate { .. } | Command::Plugins { .. } | Command::Docs { .. } => true,
+        }
+    }
+}
+
+/// Where the worker's configuration comes from, beside `SLUICE_*` and `CONNECT_*` in the environment.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerOptions {
+    /// Worker configuration: .toml, .yaml or .properties.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) worker: Option<PathBuf>,
+    /// One setting of the worker; stands above file and environment.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartOptions {
+    /// How many predictions to produce.
+    #[arg(long, default_value_t = 200_000)]
+    pub(crate) records: u64,
+    /// Directory for the Parquet files.
+    #[arg(long, value_name = "DIR", default_value = "sluice-quickstart")]
+    pub(crate) output: PathBuf,
+    /// The connector to run; the one of the repository when it is not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) connector: Option<PathBuf>,
+}

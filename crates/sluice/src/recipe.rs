@@ -1,0 +1,142 @@
+//! What a connector configuration is made of: every plug-in it names, built and checked without any I/O but the reading
+//! of a schema file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
+use pipeline::{Recipe, Tolerance, TopicSchemas};
+use schema::{BuildConverter, CONVERTERS, Part, TableSchema, VALUE_CONVERTER, VALUE_SCHEMA};
+use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, partitioner_plugin};
+
+/// The converter that reads values when neither connector nor worker names one.
+const DEFAULT_CONVERTER: &str = "json";
+
+/// Settings that shape the names and rows of a cut. A plan that was made under others must not be replayed.
+const SHAPING: &[&str] = &[
+    "format.class", "parquet.codec", "s3.bucket.name", "store.url", "topics.dir", "directory.delim", "file.delim",
+    "filename.offset.zero.pad.width", "partitioner.class", "partition.field.name", "partition.duration.ms", "path.format",
+    "locale", "timezone", "timestamp.extractor", "timestamp.field", "behavior.on.null.values", "errors.tolerance",
+];
+
+/// The plug-in and settings of a converter: the connector's, else the worker's. A connector that names a converter gets
+/// none of the worker's keys for it (`ConnectorConfig` of Kafka Connect).
+pub(crate) struct ChosenConverter {
+    pub(crate) plugin: &'static Plugin<BuildConverter>,
+    pub(crate) settings: Settings,
+}
+
+pub(crate) fn converter(settings: &Settings, worker: &Settings, part: Part) -> Result<ChosenConverter, Invalid> {
+    let key = part.key();
+    let (name, from) = match (settings.text(key), worker.text(key)) {
+        (Some(name), _) if !name.is_empty() => (name.to_owned(), settings),
+        (_, Some(name)) if !name.is_empty() => (name.to_owned(), worker),
+        (_, _) => (DEFAULT_CONVERTER.to_owned(), settings),
+    };
+    let plugin = find(CONVERTERS, "converter", &name).map_err(|unknown| {
+        Invalid::value(key, &name, format!("Class {name} could not be found. Expected one of: {}", unknown.known.join(", ")))
+    })?;
+    Ok(ChosenConverter { plugin, settings: from.below(&format!("{}.", key.name)) })
+}
+
+/// The schema of `value.converter.schema`; file names are relative to the working directory.
+fn given_schema(settings: &Settings) -> Result<Option<TableSchema>, Invalid> {
+    match settings.text(&VALUE_SCHEMA) {
+        Some(text) if !text.is_empty() => {
+            schema::given::resolve(text, &|file| std::fs::read_to_string(Path::new(file))).map(Some)
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
+fn tolerance(settings: &Settings) -> Result<Tolerance, Invalid> {
+    Ok(match settings.required_string(&supervisor::keys::ERRORS_TOLERANCE)?.as_str() {
+        "all" => Tolerance::All,
+        _ => Tolerance::None,
+    })
+}
+
+fn fingerprint(settings: &Settings, value: &ChosenConverter, keys: &[&'static Key]) -> Fingerprint {
+    let shaping = SHAPING.iter().map(|name| {
+        let key = keys.iter().find(|key| key.name == *name);
+        format!("{name}={}", key.and_then(|key| settings.text(key)).unwrap_or(""))
+    });
+    let converter = value.settings.with_prefix("").map(|(key, text)| format!("value.converter.{key}={text}"));
+    let name = format!("{}={}", VALUE_CONVERTER.name, value.plugin.name());
+    let parts: Vec<String> = shaping.chain([name]).chain(converter).collect();
+    Fingerprint::of(parts.iter().map(String::as_bytes))
+}
+
+/// Everything of a recipe that needs no store: building it is also how a configuration is validated.
+pub(crate) struct Dry {
+    pub(crate) rotation: Rotation,
+    pub(crate) layout: Layout,
+    format: Arc<dyn writer::Format>,
+    limits: FileLimits,
+    null_values: NullValues,
+    tolerance: Tolerance,
+    given_schema: Option<TableSchema>,
+    fingerprint: Fingerprint,
+    value: ChosenConverter,
+    settings: Settings,
+}
+
+impl Dry {
+    /// Builds every plug-in once; the first problem is the answer.
+    pub(crate) fn new(settings: &Settings, worker: &Settings, keys: &[&'static Key]) -> Result<Dry, Invalid> {
+        let value = converter(settings, worker, Part::Value)?;
+        (value.plugin.build)(&value.settings, Part::Value)?;
+        (partitioner_plugin(settings)?.build)(settings)?;
+        let format = writer::format(settings)?;
+        Ok(Dry {
+            rotation: Rotation::new(settings)?,
+            layout: Layout::new(settings, format.extension())?,
+            limits: FileLimits::new(settings)?,
+            null_values: NullValues::new(settings)?,
+            tolerance: tolerance(settings)?,
+            given_schema: given_schema(settings)?,
+            fingerprint: fingerprint(settings, &value, keys),
+            format,
+            value,
+            settings: settings.clone(),
+        })
+    }
+
+    /// The recipe for lanes that write to `store`, and the topics' schemas beside their objects.
+    pub(crate) fn with(self, store: &Store) -> (Recipe, TopicSchemas) {
+        let Dry { value, settings, layout, .. } = self;
+        let schemas = TopicSchemas::new(store.clone(), layout.clone());
+        let recipe = Recipe {
+            converter: Box::new(move || (value.plugin.build)(&value.settings, Part::Value).expect("built once by Dry::new")),
+            partitioner: Box::new(move || {
+                let plugin = partitioner_plugin(&settings).expect("found once by Dry::new");
+                (plugin.build)(&settings).expect("built once by Dry::new")
+            }),
+            rotation: self.rotation,
+            null_values: self.null_values,
+            tolerance: self.tolerance,
+            files: FileContext {
+                store: store.clone(),
+                format: self.format,
+                object_key: Arc::new(move |topic_partition, path, first| layout.object_key(topic_partition, path, first)),
+                limits: self.limits,
+                schema: "".into(),
+                config: self.fingerprint,
+            },
+            given_schema: self.given_schema,
+            fingerprint: self.fingerprint,
+        };
+        (recipe, schemas)
+    }
+}
+
+/// The keys of plug-ins that `config` could name, for unknown-key warnings, are open below these prefixes.
+pub(crate) const FREE_PREFIXES: &[&str] = &[
+    "consumer.override.", "producer.override.", "admin.override.", "transforms.", "predicates.", "key.converter.",
+    "value.converter.", "header.converter.", "s3.credentials.provider.", "topic.creation.",
+];
+
+/// The configuration with its references resolved, for checks and tasks.
+pub(crate) fn resolved(config: &Config, environment: &std::collections::BTreeMap<String, String>) -> Result<Settings, Invalid> {
+    crate::references::resolve(config, &|name| environment.get(name).cloned()).map(Settings::new)
+}

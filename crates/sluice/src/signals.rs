@@ -1,0 +1,25 @@
+//! SIGTERM and Ctrl-C: the first asks for a drain, the second exits at once.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+/// Waits for the first signal. From then on a second one ends the process with code 130 wherever it is.
+pub(crate) async fn first() -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let name = tokio::select! {
+        biased;
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    info!(signal = name, "draining: open files are closed and committed; a second signal exits at once");
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        warn!("second signal: leaving now; open files are read again at the next start");
+        std::process::exit(130);
+    });
+    Ok(())
+}

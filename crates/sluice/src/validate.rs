@@ -1,0 +1,55 @@
+//! `sluice validate`: every problem of connector configurations.
+
+use std::path::PathBuf;
+
+use supervisor::Assembly;
+
+use crate::assemble::House;
+use crate::cli::WorkerOptions;
+use crate::connector_file;
+use crate::failure::Failure;
+use crate::run::environment;
+use crate::worker::Worker;
+
+/// Prints the problems and warnings of each file; fails if there is any problem.
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+pub(crate) fn run(files: &[PathBuf], options: &WorkerOptions) -> Result<(), Failure> {
+    let environment = environment();
+    let house = House::new(Worker::read(options, &environment)?, environment);
+    let mut invalid = 0;
+    for path in files {
+        let (errors, warnings) = match connector_file::read(path) {
+            Ok((_, config)) => problems(&house, &config),
+            Err(failure) => (vec![failure.to_string()], Vec::new()),
+        };
+        for error in &errors {
+            println!("{}: error: {error}", path.display());
+        }
+        for warning in &warnings {
+            println!("{}: warning: {warning}", path.display());
+        }
+        if errors.is_empty() {
+            println!("{}: valid", path.display());
+        } else {
+            invalid += 1;
+        }
+    }
+    match invalid {
+        0 => Ok(()),
+        _ => Err(Failure::Invalid(format!("{invalid} of {} configurations are invalid", files.len()))),
+    }
+}
+
+/// Errors and warnings of a configuration.
+pub(crate) fn problems(house: &House, config: &model::Config) -> (Vec<String>, Vec<String>) {
+    let class = config.get("connector.class").map_or("", |class| class.trim());
+    if class.is_empty() {
+        return (vec!["connector.class is missing: it names what to run, for example s3".to_owned()], Vec::new());
+    }
+    if house.connector(class).is_none() {
+        let known: Vec<String> = house.plugins().into_iter().map(|plugin| plugin.class).filter(|class| class.contains("Connector")).collect();
+        return (vec![format!("connector.class {class} is unknown, expected one of: s3, {}", known.join(", "))], Vec::new());
+    }
+    let validation = house.validate(config);
+    (validation.errors().map(str::to_owned).collect(), validation.warnings.clone())
+}

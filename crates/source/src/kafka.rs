@@ -1,0 +1,343 @@
+//! The real source: one member of a Kafka consumer group on librdkafka, with a thread of its own for polling.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::{Offset, TopicPartition};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::sync::oneshot;
+
+use crate::code::{Verdict, verdict};
+use crate::inbox::Inbox;
+use crate::keys::Subscription;
+use crate::native::{CommitAnswer, List, Native};
+use crate::poll::Poll;
+use crate::{Commit, CommitError, Error, Event, Source, pattern};
+
+/// What a [`KafkaSource`] is made from.
+#[derive(Clone)]
+pub struct SourceConfig {
+    /// Properties of librdkafka, as [`crate::properties::translate`] gives them: at least `bootstrap.servers` and
+    /// `group.id`. What is not said has the defaults of [`SourceConfig::properties`].
+    pub client: BTreeMap<String, String>,
+    /// Which topics.
+    pub subscription: Subscription,
+    /// Whether the headers of records are read.
+    pub with_headers: bool,
+    /// Bytes of batches that wait for the task; polling stops above it (one batch more at most).
+    pub queue_bytes_max: usize,
+    /// Bytes of records that librdkafka holds for all topic-partitions together.
+    pub fetch_bytes: usize,
+    /// Most records of a batch.
+    pub batch_rows_max: usize,
+    /// Bytes after which a batch ends; the record that crosses it still belongs to it.
+    pub batch_bytes_max: usize,
+    /// How long a revoke waits for the task.
+    pub revoke_timeout: Duration,
+    /// How long a commit waits for its answer; then its outcome is unknown.
+    pub commit_timeout: Duration,
+    /// How long an assignment may wait for committed offsets; then the source fails.
+    pub assign_timeout: Duration,
+}
+
+impl SourceConfig {
+    /// The usual bounds: 64 MiB waiting, 64 MiB fetched, batches of 16,384 records or 8 MiB, 30 s for a revoke.
+    pub fn new(client: BTreeMap<String, String>, subscription: Subscription) -> Self {
+        Self {
+            client,
+            subscription,
+            with_headers: false,
+            queue_bytes_max: 64 << 20,
+            fetch_bytes: 64 << 20,
+            batch_rows_max: 16_384,
+            batch_bytes_max: 8 << 20,
+            revoke_timeout: Duration::from_secs(30),
+            commit_timeout: Duration::from_secs(20),
+            assign_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// Everything that librdkafka is told: our defaults, over them [`SourceConfig::client`], over that what the
+    /// exactly-once protocol needs. With `group.protocol=consumer` the properties that the broker decides are left out.
+    pub fn properties(&self) -> BTreeMap<String, String> {
+        let kilobytes = (self.fetch_bytes / 1024).clamp(1, 2_097_151);
+        let fetch_max = self.fetch_bytes.clamp(1 << 20, 50 << 20);
+        let defaults: [(&str, String); 9] = [
+            ("client.id", "sluice".to_owned()),
+            ("auto.offset.reset", "earliest".to_owned()),
+            ("partition.assignment.strategy", "cooperative-sticky".to_owned()),
+            ("fetch.queue.backoff.ms", "2".to_owned()),
+            ("queued.max.messages.kbytes", kilobytes.to_string()),
+            ("fetch.max.bytes", fetch_max.to_string()),
+            ("fetch.message.max.bytes", (self.fetch_bytes / 16).clamp(64 << 10, 4 << 20).min(fetch_max).to_string()),
+            ("statistics.interval.ms", "0".to_owned()),
+            ("log.connection.close", "false".to_owned()),
+        ];
+        let mut all: BTreeMap<String, String> = defaults.map(|(name, value)| (name.to_owned(), value)).into();
+        if self.client.contains_key("max.partition.fetch.bytes") {
+            all.remove("fetch.message.max.bytes");
+        }
+        all.extend(self.client.iter().map(|(name, value)| (name.clone(), value.clone())));
+        for (name, value) in [
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("enable.partition.eof", "false"),
+            ("log.queue", "true"),
+        ] {
+            all.insert(name.to_owned(), value.to_owned());
+        }
+        if all.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer")) {
+            for name in
+                ["partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms", "group.protocol.type"]
+            {
+                all.remove(name);
+            }
+        }
+        // A fetch response must fit, also when one record is larger than every fetch limit.
+        let fetch_max = all.get("fetch.max.bytes").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let receive_max = (fetch_max + 512).clamp(100_000_000, 2_147_483_647);
+        all.entry("receive.message.max.bytes".to_owned()).or_insert(receive_max.to_string());
+        all
+    }
+
+    /// The group it joins, for messages.
+    pub(crate) fn group(&self) -> &str {
+        self.client.get("group.id").map_or("", String::as_str)
+    }
+}
+
+impl fmt::Debug for SourceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be secrets: only the names are shown.
+        f.debug_struct("SourceConfig")
+            .field("client", &self.client.keys().collect::<Vec<_>>())
+            .field("subscription", &self.subscription)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a task asks of the poll thread; the sender is dropped when it is done.
+pub(crate) enum Command {
+    Rejoin(oneshot::Sender<()>),
+    Close(Option<oneshot::Sender<()>>),
+}
+
+/// Which topic-partitions may be committed. Whoever commits holds this lock from the check to the broker's answer, and
+/// the revoke callback takes it to drop leases: so no commit leaves after a lease is gone.
+#[derive(Default)]
+pub(crate) struct Leases {
+    pub(crate) held: HashSet<TopicPartition>,
+    /// A commit ended without a known outcome: this consumer commits nothing more and must not get a new generation.
+    pub(crate) unknown: bool,
+}
+
+/// What the poll thread and the callers of [`KafkaSource`] share.
+pub(crate) struct Shared {
+    pub(crate) config: SourceConfig,
+    pub(crate) inbox: Inbox,
+    pub(crate) leases: Mutex<Leases>,
+    pub(crate) paused: Mutex<HashSet<TopicPartition>>,
+    /// `None` while there is no consumer. Callers use it under the read lock, so that the last owner is the poll thread.
+    pub(crate) native: RwLock<Option<Arc<Native>>>,
+    commands: Mutex<VecDeque<Command>>,
+}
+
+const NO_PANIC: &str = "no code panics while it holds this lock";
+
+impl Shared {
+    pub(crate) fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().expect(NO_PANIC)
+    }
+
+    pub(crate) fn paused(&self) -> MutexGuard<'_, HashSet<TopicPartition>> {
+        self.paused.lock().expect(NO_PANIC)
+    }
+
+    pub(crate) fn next_command(&self) -> Option<Command> {
+        self.commands.lock().expect(NO_PANIC).pop_front()
+    }
+
+    pub(crate) fn has_command(&self) -> bool {
+        !self.commands.lock().expect(NO_PANIC).is_empty()
+    }
+
+    fn with_native<T>(&self, use_it: impl FnOnce(&Native) -> T) -> Option<T> {
+        self.native.read().expect(NO_PANIC).as_deref().map(use_it)
+    }
+
+    fn command(&self, command: Command) {
+        self.commands.lock().expect(NO_PANIC).push_back(command);
+        self.with_native(Native::wake);
+    }
+
+    fn commit(&self, commits: Vec<Commit>) -> Result<Vec<TopicPartition>, CommitError> {
+        let mut leases = self.leases();
+        if leases.unknown {
+            return Err(CommitError::Unknown(
+                "an earlier commit of this member has no known outcome; rejoin first".to_owned(),
+            ));
+        }
+        let mut list = List::new();
+        let mut left_out = Vec::new();
+        for commit in &commits {
+            if leases.held.contains(&commit.topic_partition) {
+                list.add(&commit.topic_partition, commit.offset.get(), &commit.metadata);
+            } else {
+                left_out.push(commit.topic_partition.clone());
+            }
+        }
+        if list.is_empty() {
+            return Ok(left_out);
+        }
+        let sent = self.with_native(|native| {
+            let answer = native.commit(&list, self.config.commit_timeout);
+            outcome(&answer, || native.is_assignment_lost())
+        });
+        let result = sent.unwrap_or_else(|| Err(CommitError::Fenced("the source is closed".to_owned())));
+        leases.unknown = matches!(result, Err(CommitError::Unknown(_)));
+        result.map(|()| left_out)
+    }
+}
+
+/// What became of a commit, from what librdkafka saw. Its client repeats requests on its own; a request that was written
+/// twice may be taken by the broker twice, the second time after a newer commit, so even its success counts as unknown.
+fn outcome(answer: &CommitAnswer, is_lost: impl FnOnce() -> bool) -> Result<(), CommitError> {
+    let told = answer.errors.iter().map(|(code, lane)| match lane {
+        Some(lane) => format!("{lane}: {code}"),
+        None => code.to_string(),
+    });
+    let text = told.collect::<Vec<_>>().join("; ");
+    if answer.timed_out {
+        return Err(CommitError::Unknown("the broker did not answer in time".to_owned()));
+    }
+    if answer.sent > 1 {
+        return Err(CommitError::Unknown(format!("the request was sent {} times; last answer: {text}", answer.sent)));
+    }
+    let verdicts: Vec<Verdict> = answer.errors.iter().map(|(code, _)| verdict(*code)).collect();
+    if verdicts.is_empty() {
+        return Ok(());
+    }
+    if verdicts.contains(&Verdict::Fenced) {
+        return Err(CommitError::Fenced(text));
+    }
+    if verdicts.contains(&Verdict::Rebalancing) {
+        return Err(if is_lost() { CommitError::Fenced(text) } else { CommitError::Refused(text) });
+    }
+    if verdicts.contains(&Verdict::Unknown) && answer.sent > 0 {
+        return Err(CommitError::Unknown(text));
+    }
+    Err(CommitError::Refused(text))
+}
+
+/// One member of a Kafka consumer group. Dropping it leaves the group in the background; [`Source::close`] waits for it.
+pub struct KafkaSource {
+    shared: Arc<Shared>,
+}
+
+impl KafkaSource {
+    /// Creates the consumer, subscribes and starts the poll thread. Errors: a property or pattern that cannot be used.
+    /// A broker that cannot be reached is no error here: it is tried again for as long as the source lives.
+    pub fn new(config: SourceConfig) -> Result<Self, Error> {
+        if config.group().is_empty() {
+            return Err(Error::Config("group.id is missing".to_owned()));
+        }
+        let topics = match &config.subscription {
+            Subscription::Topics(topics) => topics.clone(),
+            Subscription::Regex(regex) => vec![pattern::for_librdkafka(regex).map_err(Error::Config)?],
+        };
+        let native = Arc::new(connect(&config, &topics)?);
+        let shared = Arc::new(Shared {
+            inbox: Inbox::new(config.queue_bytes_max),
+            config,
+            leases: Mutex::default(),
+            paused: Mutex::default(),
+            native: RwLock::new(Some(Arc::clone(&native))),
+            commands: Mutex::default(),
+        });
+        let poll = Poll::new(Arc::clone(&shared), native, topics);
+        std::thread::Builder::new()
+            .name("kafka-poll".to_owned())
+            .spawn(move || poll.run())
+            .map_err(|error| Error::Unavailable(format!("could not start the poll thread: {error}")))?;
+        Ok(Self { shared })
+    }
+}
+
+/// A consumer that has subscribed.
+pub(crate) fn connect(config: &SourceConfig, topics: &[String]) -> Result<Native, Error> {
+    let native = Native::new(&config.properties())?;
+    match native.subscribe(topics) {
+        Ok(()) => Ok(native),
+        Err(code) => Err(Error::Config(format!("could not subscribe to {}: {code}", topics.join(", ")))),
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    async fn next(&self, records: bool) -> Event {
+        let (event, made_room) = self.shared.inbox.next(records).await;
+        if made_room {
+            self.shared.with_native(Native::wake);
+        }
+        event
+    }
+
+    async fn commit(&self, commits: Vec<Commit>) -> Result<Vec<TopicPartition>, CommitError> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || shared.commit(commits)).await {
+            Ok(result) => result,
+            Err(error) => Err(CommitError::Unknown(format!("the commit was cut short: {error}"))),
+        }
+    }
+
+    fn pause(&self, partitions: &[TopicPartition]) {
+        let mut paused = self.shared.paused();
+        paused.extend(partitions.iter().cloned());
+        self.shared.with_native(|native| native.pause(&List::of(partitions)));
+    }
+
+    fn resume(&self, partitions: &[TopicPartition]) {
+        let mut paused = self.shared.paused();
+        paused.retain(|lane| !partitions.contains(lane));
+        self.shared.with_native(|native| native.resume(&List::of(partitions)));
+    }
+
+    fn end_offset(&self, topic_partition: &TopicPartition) -> Option<Offset> {
+        self.shared.with_native(|native| native.known_end(topic_partition)).flatten().and_then(Offset::new)
+    }
+
+    async fn rejoin(&self) {
+        let (done, wait) = oneshot::channel();
+        self.shared.command(Command::Rejoin(done));
+        // An error means that the poll thread has ended, which only `close` makes it do: then there is nothing to rejoin.
+        let _closed = wait.await;
+    }
+
+    async fn close(&self) {
+        let (done, wait) = oneshot::channel();
+        self.shared.command(Command::Close(Some(done)));
+        let _closed_before = wait.await;
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.shared.command(Command::Close(None));
+    }
+}
+
+/// The id of the cluster that these client properties lead to; waits for a broker up to `timeout`.
+pub fn cluster_id(client: &BTreeMap<String, String>, timeout: Duration) -> Option<String> {
+    let mut config = ClientConfig::new();
+    config.extend(client.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let consumer: BaseConsumer = config.create().ok()?;
+    consumer.client().fetch_cluster_id(timeout)
+}
+
+#[cfg(test)]
+#[path = "kafka_tests.rs"]
+mod tests;

@@ -1,0 +1,126 @@
+//! The keys of a connector that say which topics are read, and their checks.
+
+use model::{Importance, Invalid, Key, Kind, Settings, Width};
+
+use crate::pattern;
+
+/// Topics by name.
+pub const TOPICS: Key = Key::new("topics", Kind::List, "Topics to read, separated by commas.")
+    .default("")
+    .importance(Importance::High)
+    .group("Common", 4)
+    .shown(Width::Long, "Topics");
+
+/// Topics by pattern.
+pub const TOPICS_REGEX: Key = Key::new(
+    "topics.regex",
+    Kind::String,
+    "Regular expression that the whole name of a topic must match to be read. Topics that appear later are read too, \
+     after the next refresh of the cluster's metadata. Exactly one of topics and topics.regex must be given.",
+)
+.default("")
+.importance(Importance::High)
+.group("Common", 4)
+.shown(Width::Long, "Topics regex");
+
+/// Every key of this crate. Besides these, everything below [`CONSUMER_OVERRIDE`] is a property of the consumer.
+pub const KEYS: &[Key] = &[TOPICS, TOPICS_REGEX];
+
+/// What starts a connector's own properties of the Kafka consumer.
+pub const CONSUMER_OVERRIDE: &str = "consumer.override.";
+
+/// Which topics are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subscription {
+    /// These.
+    Topics(Vec<String>),
+    /// Those whose whole name matches this regular expression.
+    Regex(String),
+}
+
+/// What is wrong with the keys of this crate beyond each alone: `topics` against `topics.regex`
+/// (`org.apache.kafka.connect.runtime.SinkConnectorConfig.validate`), the pattern, and the consumer's properties.
+pub fn check(settings: &Settings) -> Vec<Invalid> {
+    let mut problems: Vec<Invalid> = match subscription(settings) {
+        Ok(_) => Vec::new(),
+        Err(problem) if is_about_both(&problem) => {
+            [TOPICS, TOPICS_REGEX].map(|key| Invalid::new(key.name, problem.message.clone())).into()
+        }
+        Err(problem) => vec![problem],
+    };
+    problems.extend(crate::properties::translate(CONSUMER_OVERRIDE, settings.with_prefix(CONSUMER_OVERRIDE)).err());
+    problems
+}
+
+const NEITHER: &str = "Must configure one of topics or topics.regex";
+const BOTH: &str = "topics and topics.regex are mutually exclusive options, but both are set.";
+
+fn is_about_both(problem: &Invalid) -> bool {
+    problem.message == NEITHER || problem.message == BOTH
+}
+
+/// The topics to read; an error if not exactly one of `topics` and `topics.regex` is given, or if the pattern is bad.
+pub fn subscription(settings: &Settings) -> Result<Subscription, Invalid> {
+    let topics = settings.list(&TOPICS)?;
+    let regex = settings.string(&TOPICS_REGEX)?.unwrap_or_default();
+    match (topics.is_empty(), regex.is_empty()) {
+        (true, true) => Err(Invalid::new(TOPICS.name, NEITHER)),
+        (false, false) => Err(Invalid::new(TOPICS.name, BOTH)),
+        (false, true) => {
+            if let Some(topic) = topics.iter().find(|topic| topic.starts_with('^') || topic.contains('\0')) {
+                return Err(Invalid::value(&TOPICS, topic, "no topic has such a name; use topics.regex for patterns"));
+            }
+            Ok(Subscription::Topics(topics))
+        }
+        (true, false) => match pattern::for_librdkafka(&regex) {
+            Ok(_) => Ok(Subscription::Regex(regex)),
+            Err(why) => Err(Invalid::value(&TOPICS_REGEX, &regex, why)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pairs = &'static [(&'static str, &'static str)];
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn exactly_one_of_topics_and_pattern_is_wanted() {
+        let cases: &[(Pairs, Pairs)] = &[
+            (&[("topics", "a,b")], &[]),
+            (&[("topics.regex", "a.*")], &[]),
+            (&[], &[("topics", NEITHER), ("topics.regex", NEITHER)]),
+            (&[("topics", " , ")], &[("topics", NEITHER), ("topics.regex", NEITHER)]),
+            (&[("topics", "a"), ("topics.regex", "b")], &[("topics", BOTH), ("topics.regex", BOTH)]),
+        ];
+        for (config, expected) in cases {
+            let problems = check(&settings(config));
+            let found: Vec<(&str, &str)> =
+                problems.iter().map(|one| (one.key.as_str(), one.message.as_str())).collect();
+            assert_eq!(found, *expected, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_pattern_and_a_bad_consumer_property_are_reported_on_their_keys() {
+        let problems =
+            check(&settings(&[("topics.regex", "a("), ("consumer.override.auto.offset.reset", "sometimes")]));
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].message.starts_with("Invalid value a( for configuration topics.regex: "), "{problems:?}");
+        assert_eq!(problems[1].key, "consumer.override.auto.offset.reset");
+    }
+
+    #[test]
+    fn topics_are_read_as_a_list() {
+        assert_eq!(
+            subscription(&settings(&[("topics", " a , b ")])),
+            Ok(Subscription::Topics(vec!["a".into(), "b".into()]))
+        );
+        assert_eq!(subscription(&settings(&[("topics.regex", r"a\d+")])), Ok(Subscription::Regex(r"a\d+".into())));
+    }
+}

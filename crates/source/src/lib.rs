@@ -1,0 +1,174 @@
+//! Read records from a log and commit how far we got. A [`Source`] is one member of one consumer group: it hands out
+//! topic-partitions with their committed offset *and* its metadata, then raw batches, and takes commits back. Every
+//! commit passes a local lease that is taken at assignment and dropped inside the revoke callback, so that a task which
+//! has not heard of a rebalance yet cannot commit for a topic-partition that is no longer its own. `KafkaSource` is the
+//! real one, on librdkafka; `MemoryLog` is a whole log with groups in memory, for simulation. Nothing else of sluice
+//! knows rdkafka.
+//!
+//! ```text
+//!  broker --fetch--> poll thread --RawBatch--> Source::next --> task
+//!    ^                  | rebalance callback: Event + Ack          |
+//!    +------ OffsetCommit (offset, metadata) <--lease-- Source::commit
+//! ```
+
+mod code;
+mod collect;
+pub mod conformance;
+mod embedded;
+mod inbox;
+mod kafka;
+pub mod keys;
+mod memory;
+mod memory_source;
+mod memory_world;
+mod native;
+mod pattern;
+mod poll;
+pub mod properties;
+
+pub use embedded::{EmbeddedBroker, EmbeddedError, KEPT_BYTES_MAX, KEPT_RECORDS_MAX, Producer};
+pub use kafka::{KafkaSource, SourceConfig, cluster_id};
+pub use keys::{KEYS, Subscription, check, subscription};
+pub use memory::{CommitFate, Faults, MemberId, MemoryLog};
+pub use memory_source::MemorySource;
+
+use async_trait::async_trait;
+use model::{Offset, RawBatch, TopicPartition};
+
+/// What a source tells its task. The order of events is the order in which they happened to the group member.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all events are batches; a box would be one more allocation each")]
+pub enum Event {
+    /// These topic-partitions are ours from now on; their batches follow, from [`Assigned::start`].
+    Assigned(Vec<Assigned>),
+    /// These are taken away. The source gives them up when the [`Ack`] is dropped, or when its time is over. Commits for
+    /// them are still possible until then, unless `lost`: then their leases are gone already.
+    Revoked {
+        /// The topic-partitions that go.
+        partitions: Vec<TopicPartition>,
+        /// The group went on without us: nothing can be committed any more.
+        lost: bool,
+        /// Dropped when the task has let go.
+        ack: Ack,
+    },
+    /// Records of one assigned topic-partition.
+    Batch(RawBatch),
+    /// There is no record of `topic_partition` before `next` that was not delivered: control records, compaction and
+    /// aborted transactions move the position without a record.
+    Position {
+        /// The lane.
+        topic_partition: TopicPartition,
+        /// Offset of the next record that can come.
+        next: Offset,
+    },
+    /// The source cannot go on.
+    Failed(Error),
+}
+
+impl Event {
+    /// Whether it is about records: a batch or a position.
+    pub(crate) fn is_about_records(&self) -> bool {
+        match self {
+            Event::Batch(_) | Event::Position { .. } => true,
+            Event::Assigned(_) | Event::Revoked { .. } | Event::Failed(_) => false,
+        }
+    }
+}
+
+/// A topic-partition that was assigned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assigned {
+    /// The lane.
+    pub topic_partition: TopicPartition,
+    /// Where reading starts: the committed offset, else what `auto.offset.reset` says.
+    pub start: Offset,
+    /// Metadata of the committed offset; empty when there is none or nothing is committed.
+    pub metadata: String,
+    /// Whether the group has a committed offset for it.
+    pub committed: bool,
+}
+
+/// Dropped by the task when it has let go of revoked topic-partitions; the source waits for it (bounded).
+#[derive(Debug)]
+pub struct Ack(#[allow(dead_code, reason = "its drop is the message")] tokio::sync::oneshot::Sender<()>);
+
+impl Ack {
+    /// An acknowledgement and what the source waits on; the wait ends when the `Ack` is dropped.
+    pub fn new() -> (Ack, tokio::sync::oneshot::Receiver<()>) {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        (Ack(sender), receiver)
+    }
+}
+
+/// One offset to commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Commit {
+    /// The lane.
+    pub topic_partition: TopicPartition,
+    /// Offset of the next record to read after a restart.
+    pub offset: Offset,
+    /// Offset metadata: a plan, or empty.
+    pub metadata: String,
+}
+
+/// What became of a commit request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The group refused it because this member or its lease is gone. It surely did not happen; wait for the events that
+    /// tell which topic-partitions are lost.
+    #[error("the group refused the commit: {0}")]
+    Fenced(String),
+    /// The broker refused it for another reason and it surely did not happen; the same commit may be tried again.
+    #[error("the broker refused the commit: {0}")]
+    Refused(String),
+    /// Nobody knows: it may have happened, or may happen later. Nothing more may be committed by this member; only
+    /// [`Source::rejoin`] makes the outcome known.
+    #[error("the outcome of the commit is unknown: {0}")]
+    Unknown(String),
+}
+
+/// Why a source cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration of the client is bad; the text names the key.
+    #[error("{0}")]
+    Config(String),
+    /// The broker refuses us (authentication, authorization, unknown group protocol): a person must act.
+    #[error("{0}")]
+    Denied(String),
+    /// The broker cannot be reached or answered with a transient error for too long: starting again may help.
+    #[error("{0}")]
+    Unavailable(String),
+    /// `auto.offset.reset=none`, or the log no longer holds the offset to go on from.
+    #[error("{0}")]
+    OffsetLost(String),
+}
+
+/// One member of one consumer group. All methods take `&self`: commits go on while `next` waits.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The next event. With `records` false, batches and positions wait and only the others are handed out, so that a task
+    /// which can take no more still hears of rebalances. Cancel-safe: dropping the future loses nothing. One caller at a
+    /// time.
+    async fn next(&self, records: bool) -> Event;
+
+    /// Commits all of `commits` in one request, after checking the lease of each. Entries whose lease is gone are left
+    /// out and returned; they will appear, or have appeared, in a `Revoked` event.
+    async fn commit(&self, commits: Vec<Commit>) -> Result<Vec<TopicPartition>, CommitError>;
+
+    /// Stops delivering records of `partitions`; the membership goes on. What is on its way may still come.
+    fn pause(&self, partitions: &[TopicPartition]);
+
+    /// Delivers them again.
+    fn resume(&self, partitions: &[TopicPartition]);
+
+    /// First offset after the last record that a reader may see, as last heard; `None` while unknown. For lag.
+    fn end_offset(&self, topic_partition: &TopicPartition) -> Option<Offset>;
+
+    /// Drops all leases, leaves the group and joins again under a new generation, which fences whatever of ours is still
+    /// in flight. No `Revoked` event follows for what was held: the caller has let go of everything already.
+    async fn rejoin(&self);
+
+    /// Leaves the group (unless membership is static) and stops the threads. Nothing works afterwards.
+    async fn close(&self);
+}

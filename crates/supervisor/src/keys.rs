@@ -1,0 +1,426 @@
+//! The keys of Kafka Connect's framework that belong to no other crate, and the checks that span several of them.
+
+use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
+use regex::Regex;
+
+const ONE_VERSION: &str = "there is one version of each plug-in, the one that is built in";
+const NO_DEAD_LETTERS: &str = "writing bad records to a dead letter queue";
+const NO_ERROR_LOG: &str = "logging of tolerated errors, record by record";
+
+/// Tasks that one connector may ask for. Kafka Connect has no limit; a typing error must not exhaust the memory.
+pub const TASKS_COUNT_MAX: i64 = 1_000;
+
+/// Name of the connector.
+pub const NAME: Key = Key::new(
+    "name",
+    Kind::String,
+    "Name of the connector, unique on this worker; its consumer group is connect-<name>.",
+)
+.required()
+.check(Check::With(check_name))
+.importance(Importance::High)
+.group("Common", 1)
+.shown(Width::Medium, "Connector name");
+
+/// Which connector it is.
+pub const CONNECTOR_CLASS: Key = Key::new(
+    "connector.class",
+    Kind::String,
+    "Class of the connector: sluice's short name, the Java class name, or its simple name with or without Connector.",
+)
+.required()
+.importance(Importance::High)
+.group("Common", 2)
+.shown(Width::Long, "Connector class");
+
+/// Version of the connector's plug-in.
+pub const CONNECTOR_PLUGIN_VERSION: Key = Key::new(
+    "connector.plugin.version",
+    Kind::String,
+    "Version of the connector.",
+)
+.importance(Importance::Medium)
+.group("Common", 3)
+.shown(Width::Medium, "Connector version")
+.ignored(ONE_VERSION);
+
+/// How many tasks a connector runs.
+pub const TASKS_MAX: Key = Key::new(
+    "tasks.max",
+    Kind::Int,
+    "Number of tasks, 1 to 1000; each is one member of the consumer group and shares the partitions with the others.",
+)
+.default("1")
+.check(Check::Between(1, TASKS_COUNT_MAX))
+.importance(Importance::High)
+.group("Common", 4)
+.shown(Width::Short, "Tasks max");
+
+/// Whether more tasks than `tasks.max` are an error.
+pub const TASKS_MAX_ENFORCE: Key = Key::new(
+    "tasks.max.enforce",
+    Kind::Boolean,
+    "Deprecated by Kafka Connect: whether a connector that makes more tasks than tasks.max fails.",
+)
+.default("true")
+.group("Common", 5)
+.shown(Width::Short, "Enforce tasks max")
+.ignored("there are never more tasks than tasks.max");
+
+/// Version of the key converter's plug-in.
+pub const KEY_CONVERTER_PLUGIN_VERSION: Key = Key::new(
+    "key.converter.plugin.version",
+    Kind::String,
+    "Version of the key converter.",
+)
+.group("Common", 7)
+.shown(Width::Short, "Key converter version")
+.ignored(ONE_VERSION);
+
+/// Version of the value converter's plug-in.
+pub const VALUE_CONVERTER_PLUGIN_VERSION: Key = Key::new(
+    "value.converter.plugin.version",
+    Kind::String,
+    "Version of the value converter.",
+)
+.group("Common", 9)
+.shown(Width::Short, "Value converter version")
+.ignored(ONE_VERSION);
+
+/// Version of the header converter's plug-in.
+pub const HEADER_CONVERTER_PLUGIN_VERSION: Key = Key::new(
+    "header.converter.plugin.version",
+    Kind::String,
+    "Version of the header converter.",
+)
+.group("Common", 11)
+.shown(Width::Short, "Header converter version")
+.ignored(ONE_VERSION);
+
+/// What happens when a resolved secret expires.
+pub const CONFIG_ACTION_RELOAD: Key = Key::new(
+    "config.action.reload",
+    Kind::String,
+    "What to do when a value that a configuration provider resolved changes: none, or restart the connector.",
+)
+.default("restart")
+.check(Check::OneOf(&["none", "restart"]))
+.group("Common", 14)
+.shown(Width::Medium, "Reload Action")
+.not_yet("restarting a connector when a provider's value changes");
+
+/// How long an operation on a record is tried again.
+pub const ERRORS_RETRY_TIMEOUT: Key = Key::new(
+    "errors.retry.timeout",
+    Kind::Long,
+    "How long a failed operation on a record is tried again, in ms; 0 not at all, -1 without end.",
+)
+.default("0")
+.check(Check::AtLeast(-1))
+.importance(Importance::Medium)
+.group("Error Handling", 1)
+.shown(Width::Medium, "Retry Timeout for Errors")
+.not_yet("retrying of single records");
+
+/// Longest pause between two tries.
+pub const ERRORS_RETRY_DELAY_MAX_MS: Key = Key::new(
+    "errors.retry.delay.max.ms",
+    Kind::Long,
+    "Longest pause between two tries of an operation on a record, in ms.",
+)
+.default("60000")
+.check(Check::AtLeast(1))
+.importance(Importance::Medium)
+.group("Error Handling", 2)
+.shown(Width::Medium, "Maximum Delay Between Retries for Errors")
+.not_yet("retrying of single records");
+
+/// Whether a bad record fails the task.
+pub const ERRORS_TOLERANCE: Key = Key::new(
+    "errors.tolerance",
+    Kind::String,
+    "none: the first bad record fails the task and nothing after it is committed; all: bad records are skipped and counted.",
+)
+.default("none")
+.check(Check::OneOf(&["none", "all"]))
+.importance(Importance::Medium)
+.group("Error Handling", 3)
+.shown(Width::Short, "Error Tolerance");
+
+/// Whether tolerated errors are logged.
+pub const ERRORS_LOG_ENABLE: Key = Key::new(
+    "errors.log.enable",
+    Kind::Boolean,
+    "Whether each tolerated error is written to the log.",
+)
+.default("false")
+.importance(Importance::Medium)
+.group("Error Handling", 4)
+.shown(Width::Short, "Log Errors")
+.not_yet(NO_ERROR_LOG);
+
+/// Whether logged errors show their record.
+pub const ERRORS_LOG_INCLUDE_MESSAGES: Key = Key::new(
+    "errors.log.include.messages",
+    Kind::Boolean,
+    "Whether a logged error names topic, partition, offset and timestamp of its record.",
+)
+.default("false")
+.importance(Importance::Medium)
+.group("Error Handling", 5)
+.shown(Width::Short, "Log Error Details")
+.not_yet(NO_ERROR_LOG);
+
+/// Where bad records go.
+pub const DEAD_LETTER_TOPIC: Key = Key::new(
+    "errors.deadletterqueue.topic.name",
+    Kind::String,
+    "Topic that bad records are written to; empty for none. It may not be one of the topics that are read.",
+)
+.default("")
+.importance(Importance::Medium)
+.group("Error Handling", 6)
+.shown(Width::Medium, "Dead Letter Queue Topic Name")
+.not_yet(NO_DEAD_LETTERS);
+
+/// Replication of a topic made for bad records.
+pub const DEAD_LETTER_REPLICATION_FACTOR: Key = Key::new(
+    "errors.deadletterqueue.topic.replication.factor",
+    Kind::Short,
+    "Replication factor of the dead letter topic, if it has to be created.",
+)
+.default("3")
+.importance(Importance::Medium)
+.group("Error Handling", 7)
+.shown(Width::Medium, "Dead Letter Queue Topic Replication Factor")
+.not_yet(NO_DEAD_LETTERS);
+
+/// Whether dead letters say why.
+pub const DEAD_LETTER_CONTEXT_HEADERS: Key = Key::new(
+    "errors.deadletterqueue.context.headers.enable",
+    Kind::Boolean,
+    "Whether dead letters carry headers that tell what failed and where, named __connect.errors.*.",
+)
+.default("false")
+.importance(Importance::Medium)
+.group("Error Handling", 8)
+.shown(Width::Medium, "Enable Error Context Headers")
+.not_yet(NO_DEAD_LETTERS);
+
+/// Every key of this crate, in Kafka Connect's order.
+pub const KEYS: &[Key] = &[
+    NAME,
+    CONNECTOR_CLASS,
+    CONNECTOR_PLUGIN_VERSION,
+    TASKS_MAX,
+    TASKS_MAX_ENFORCE,
+    KEY_CONVERTER_PLUGIN_VERSION,
+    VALUE_CONVERTER_PLUGIN_VERSION,
+    HEADER_CONVERTER_PLUGIN_VERSION,
+    CONFIG_ACTION_RELOAD,
+    ERRORS_RETRY_TIMEOUT,
+    ERRORS_RETRY_DELAY_MAX_MS,
+    ERRORS_TOLERANCE,
+    ERRORS_LOG_ENABLE,
+    ERRORS_LOG_INCLUDE_MESSAGES,
+    DEAD_LETTER_TOPIC,
+    DEAD_LETTER_REPLICATION_FACTOR,
+    DEAD_LETTER_CONTEXT_HEADERS,
+];
+
+/// Framework keys of all crates as Kafka Connect lists them in `/config/validate` (`SinkConnectorConfig.configDef`).
+const CONNECT_ORDER: &[&str] = &[
+    "name",
+    "connector.class",
+    "connector.plugin.version",
+    "tasks.max",
+    "tasks.max.enforce",
+    "key.converter",
+    "key.converter.plugin.version",
+    "value.converter",
+    "value.converter.plugin.version",
+    "header.converter",
+    "header.converter.plugin.version",
+    "transforms",
+    "predicates",
+    "config.action.reload",
+    "errors.retry.timeout",
+    "errors.retry.delay.max.ms",
+    "errors.tolerance",
+    "errors.log.enable",
+    "errors.log.include.messages",
+    "topics",
+    "topics.regex",
+    "errors.deadletterqueue.topic.name",
+    "errors.deadletterqueue.topic.replication.factor",
+    "errors.deadletterqueue.context.headers.enable",
+];
+
+/// Brings the framework's keys of all crates into Kafka Connect's order; other keys follow in the order given.
+pub fn in_connect_order(mut keys: Vec<&'static Key>) -> Vec<&'static Key> {
+    let rank = |key: &Key| {
+        CONNECT_ORDER
+            .iter()
+            .position(|name| *name == key.name)
+            .unwrap_or(CONNECT_ORDER.len())
+    };
+    keys.sort_by_key(|key| rank(key));
+    keys
+}
+
+/// What no single key of this crate can tell: the dead letter topic may not be read by its own connector, which would be
+/// a loop. The keys `topics` and `topics.regex` are blamed, as in Kafka Connect.
+pub fn check(settings: &Settings) -> Vec<Invalid> {
+    let mut problems = Vec::new();
+    let dead_letters = settings.text(&DEAD_LETTER_TOPIC).unwrap_or_default();
+    if dead_letters.is_empty() {
+        return problems;
+    }
+    let given = |key: &str| {
+        settings
+            .config()
+            .get(key)
+            .map(|value| value.trim())
+            .filter(|value| !value.is_empty())
+    };
+    if let Some(topics) = given("topics") {
+        let topics: Vec<&str> = topics.split(',').map(str::trim).collect();
+        if topics.contains(&dead_letters) {
+            let message = format!(
+                "The DLQ topic '{dead_letters}' may not be included in the list of topics ('topics=[{}]') consumed by the connector",
+                topics.join(", ")
+            );
+            problems.push(Invalid::new("topics", message));
+        }
+    }
+    if let Some(pattern) = given("topics.regex") {
+        let reads =
+            Regex::new(&format!("^(?:{pattern})$")).is_ok_and(|regex| regex.is_match(dead_letters));
+        if reads {
+            let message = format!(
+                "The DLQ topic '{dead_letters}' may not be included in the regex matching the topics ('topics.regex={pattern}') consumed by the connector"
+            );
+            problems.push(Invalid::new("topics.regex", message));
+        }
+    }
+    problems
+}
+
+/// `ConfigDef.NonEmptyStringWithoutControlChars`.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("String may not be empty".to_owned());
+    }
+    let controls: Vec<String> = name
+        .chars()
+        .filter(|letter| letter.is_control())
+        .map(|letter| u32::from(letter).to_string())
+        .collect();
+    if controls.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "String may not contain control sequences but had the following ASCII chars: {}",
+        controls.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::new(
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).into(), (*value).into()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn names_are_checked_as_by_kafka_connect() {
+        let cases = [
+            ("a", None),
+            ("ünï-☃ b", None),
+            (
+                "",
+                Some("Invalid value  for configuration name: String may not be empty"),
+            ),
+            (
+                "a\u{7}b\u{1b}c",
+                Some(
+                    "Invalid value a\u{7}b\u{1b}c for configuration name: String may not contain control sequences but had the following ASCII chars: 7, 27",
+                ),
+            ),
+        ];
+        for (name, message) in cases {
+            let problem = settings(&[("name", name)])
+                .problem(&NAME)
+                .map(|problem| problem.message);
+            assert_eq!(problem.as_deref(), message, "{name:?}");
+        }
+    }
+
+    /// A configuration, and the key and text of its problem.
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        Option<(&'static str, &'static str)>,
+    );
+
+    #[test]
+    fn a_connector_may_not_read_its_dead_letters() {
+        const DEAD: (&str, &str) = ("errors.deadletterqueue.topic.name", "dead");
+        let cases: &[Case] = &[
+            (&[("topics", "a, dead")], None),
+            (&[DEAD, ("topics", "a, b")], None),
+            (&[DEAD, ("topics.regex", "de")], None),
+            (&[DEAD, ("topics.regex", "((")], None),
+            (
+                &[DEAD, ("topics", "a, dead")],
+                Some((
+                    "topics",
+                    "The DLQ topic 'dead' may not be included in the list of topics ('topics=[a, dead]') consumed by the connector",
+                )),
+            ),
+            (
+                &[DEAD, ("topics.regex", "a|de.*")],
+                Some((
+                    "topics.regex",
+                    "The DLQ topic 'dead' may not be included in the regex matching the topics ('topics.regex=a|de.*') consumed by the connector",
+                )),
+            ),
+        ];
+        for (pairs, expected) in cases {
+            let found = check(&settings(pairs));
+            let found = found
+                .first()
+                .map(|problem| (problem.key.as_str(), problem.message.as_str()));
+            assert_eq!(found, *expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn keys_of_all_crates_come_in_kafka_connects_order() {
+        const TOPICS: Key = Key::new("topics", Kind::List, "Topics.");
+        const OTHER: Key = Key::new("other", Kind::List, "Other.");
+        let ordered = in_connect_order(vec![
+            &OTHER,
+            &DEAD_LETTER_TOPIC,
+            &TOPICS,
+            &ERRORS_TOLERANCE,
+            &NAME,
+        ]);
+        let names: Vec<&str> = ordered.iter().map(|key| key.name).collect();
+        assert_eq!(
+            names,
+            [
+                "name",
+                "errors.tolerance",
+                "topics",
+                "errors.deadletterqueue.topic.name",
+                "other"
+            ]
+        );
+    }
+}

@@ -1,0 +1,258 @@
+//! What every store, format and committer must do, run by memory, local, faulty and real forms alike. Panics when one
+//! does not.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray, StringArray, StructArray,
+    TimestampMillisecondArray,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
+use bytes::Bytes;
+use model::{Batch, Fingerprint, Nonce, Offset, TopicPartition, Values};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::cut::{FileContext, FileLimits, OpenCut};
+use crate::error::PublishError;
+use crate::format::{FileFooter, Format, Mark};
+use crate::parquet_format::ParquetFormat;
+use crate::publish::{Committer, FinishedFile};
+use crate::store::{Created, Store};
+
+/// S3's smallest part.
+const PART_BYTES: usize = 5 * 1024 * 1024;
+
+/// Rows with numbers, texts, times, a nested struct and a list, with nulls at every level. Row `n` of the world is the
+/// same in every call.
+pub fn nested_rows(from: i64, count: i64) -> StructArray {
+    let all = || from..from + count;
+    let column =
+        |name: &str, array: ArrayRef, nullable: bool| (Field::new(name, array.data_type().clone(), nullable), array);
+    let texts = StringArray::from_iter(all().map(|n| (n % 5 != 0).then(|| format!("käfer {n}"))));
+    let labels = StringArray::from_iter(all().map(|n| (n % 3 != 0).then_some(if n % 2 == 0 { "spam" } else { "ham" })));
+    let lengths = all().map(|n| usize::try_from(n % 4).unwrap_or(0));
+    let scores = all().flat_map(|n| (0..n % 4).map(move |k| ((n + k) % 7 != 3).then_some(n as f64 + k as f64 / 8.0)));
+    let scores = Float64Array::from_iter(scores);
+    let element = Arc::new(Field::new("element", DataType::Float64, true));
+    let lists = ListArray::new(element, OffsetBuffer::from_lengths(lengths), Arc::new(scores), None);
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) =
+        [column("label", Arc::new(labels), true), column("scores", Arc::new(lists), true)].into_iter().unzip();
+    let nulls = NullBuffer::from_iter(all().map(|n| n % 11 != 0));
+    let outputs = StructArray::new(Fields::from(fields), columns, Some(nulls));
+    let times = TimestampMillisecondArray::from_iter_values(all().map(|n| 1_700_000_000_000 + n)).with_timezone("UTC");
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = [
+        column("id", Arc::new(Int64Array::from_iter_values(all())), false),
+        column("text", Arc::new(texts), true),
+        column("flag", Arc::new(BooleanArray::from_iter(all().map(|n| (n % 4 != 0).then_some(n % 2 == 0)))), true),
+        column("time", Arc::new(times), false),
+        column("outputs", Arc::new(outputs), true),
+    ]
+    .into_iter()
+    .unzip();
+    debug_assert!(matches!(fields[3].data_type(), DataType::Timestamp(TimeUnit::Millisecond, Some(_))));
+    StructArray::new(Fields::from(fields), columns, None)
+}
+
+/// One column of `bytes` bytes a row that no codec makes smaller.
+pub fn noisy_rows(from: i64, count: i64, bytes: usize) -> StructArray {
+    let mut state = u64::try_from(from).unwrap_or(0).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut row = move || -> Vec<u8> {
+        (0..bytes)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.to_le_bytes()[3]
+            })
+            .collect()
+    };
+    let column: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..count).map(|_| row())));
+    StructArray::new(Fields::from(vec![Field::new("noise", DataType::Binary, false)]), vec![column], None)
+}
+
+/// The records of `topic_partition` from offset `from` whose values are `rows`.
+pub fn batch(topic_partition: &TopicPartition, from: i64, rows: StructArray) -> Batch {
+    let count = rows.len();
+    Batch {
+        topic_partition: topic_partition.clone(),
+        offsets: (from..).take(count).collect::<ScalarBuffer<i64>>(),
+        timestamps_ms: (from..).take(count).collect::<ScalarBuffer<i64>>(),
+        keys: BinaryArray::from_iter((0..count).map(|_| None::<&[u8]>)),
+        headers: None,
+        input_bytes: (0..count).map(|_| 100u32).collect::<ScalarBuffer<u32>>(),
+        values: Values::Typed(rows),
+    }
+}
+
+/// The rows of a Parquet file, read by the parquet crate.
+pub fn read_parquet(file: Bytes) -> StructArray {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).expect("a whole file");
+    let schema = Arc::clone(builder.schema());
+    let batches: Vec<_> = builder.build().expect("a reader").map(|batch| batch.expect("a batch")).collect();
+    concat_batches(&schema, &batches).expect("one schema").into()
+}
+
+/// A context that writes Parquet below `prefix` of `store`, with the smallest parts that S3 takes.
+pub fn context(store: &Store, prefix: &str) -> Arc<FileContext> {
+    let prefix = prefix.to_owned();
+    Arc::new(FileContext {
+        store: store.clone(),
+        format: Arc::new(ParquetFormat::new("snappy").expect("a codec")),
+        object_key: Arc::new(move |topic_partition, path, first| {
+            let TopicPartition { topic, partition } = topic_partition;
+            format!("{prefix}/{topic}/{path}/{topic}+{partition}+{:010}.snappy.parquet", first.get())
+        }),
+        limits: FileLimits { part_bytes: PART_BYTES, row_group_bytes: 4 * 1024 * 1024, row_group_rows: 1 << 20 },
+        schema: "v1".into(),
+        config: Fingerprint::of([&b"conformance"[..]]),
+    })
+}
+
+/// A format of columns: what goes in comes out.
+pub fn format(format: &dyn Format, read: &dyn Fn(Bytes) -> StructArray) {
+    let whole = nested_rows(0, 3_000);
+    let schema = Arc::new(Schema::new(whole.fields().clone()));
+    let footer =
+        FileFooter { entries: vec![("sluice.nonce", Nonce(5).to_string()), ("sluice.rows", "3000".to_owned())] };
+    let typed = |from, count| Values::Typed(whole.slice(from, count));
+
+    let mut encoder = format.open(&schema, &footer).expect("an encoder");
+    let mut file = Vec::new();
+    for group in [vec![typed(0, 1), typed(1, 1_999)], vec![typed(2_000, 1_000)]] {
+        encoder.write(&group).expect("rows");
+        file.extend_from_slice(&encoder.take().expect("bytes"));
+    }
+    file.extend_from_slice(&encoder.finish(&footer).expect("an end"));
+    let file = Bytes::from(file);
+    assert_eq!(format.mark_of(&file), Some(Mark { nonce: Nonce(5), end: None, rows: Some(3_000) }));
+    assert_eq!(read(file), whole, "nested values, lists and nulls come back as they went in");
+
+    let mut encoder = format.open(&schema, &footer).expect("an encoder");
+    let empty = encoder.finish(&footer).expect("an end");
+    assert_eq!(read(empty).len(), 0, "a file without rows is a whole file");
+
+    let nulls = NullBuffer::from_iter((0..3_000).map(|n| n != 7));
+    let tombstone = StructArray::new(whole.fields().clone(), whole.columns().to_vec(), Some(nulls));
+    let mut encoder = format.open(&schema, &footer).expect("an encoder");
+    assert!(encoder.write(&[Values::Typed(tombstone)]).is_err(), "a row without a value is an error");
+}
+
+/// Parquet, with any codec.
+pub fn parquet(parquet: &ParquetFormat) {
+    format(parquet, &read_parquet);
+}
+
+/// A store: create once, read, list, odd names.
+pub async fn store(store: &Store) {
+    store.probe().await.expect("a bucket");
+    assert_eq!(store.read("conformance/none").await.expect("an answer"), None);
+    let keys = ["conformance/a", "conformance/a=b c+d%20ä:#/x", "conformance/sub/b"];
+    for key in keys {
+        assert_eq!(store.create(key, "first".into()).await.expect("an answer"), Created::New, "{key}");
+        assert_eq!(
+            store.create(key, "first".into()).await.expect("an answer"),
+            Created::New,
+            "equal bytes are no conflict"
+        );
+        assert_eq!(store.create(key, "second".into()).await.expect("an answer"), Created::AlreadyThere, "{key}");
+        assert_eq!(store.read(key).await.expect("an answer").as_deref(), Some(&b"first"[..]), "{key}");
+    }
+    assert_eq!(store.list("conformance").await.expect("an answer"), keys);
+    assert_eq!(store.list("conformance/sub").await.expect("an answer"), [keys[2]]);
+    assert_eq!(store.list("conformance/no such").await.expect("an answer"), Vec::<String>::new());
+    for key in ["/a", "a//b", "a/../b", "a/"] {
+        assert!(store.create(key, "x".into()).await.is_err(), "{key}");
+    }
+}
+
+/// A committer whose objects land in `store` below `prefix`, which must be empty.
+pub async fn committer(committer: &dyn Committer, store: &Store, prefix: &str) {
+    small_files(committer, store, &format!("{prefix}/small")).await;
+    large_file(committer, store, &format!("{prefix}/large")).await;
+    nothing_published(store, &format!("{prefix}/dropped")).await;
+}
+
+async fn small_cut(store: &Store, prefix: &str, nonce: u64) -> Vec<FinishedFile> {
+    let topic_partition = TopicPartition::new("orders", 3);
+    let mut cut = OpenCut::new(context(store, prefix), topic_partition.clone(), Nonce(nonce));
+    for (path, from, count) in [("p=1", 10, 2), ("p=2", 12, 1), ("p=1", 13, 4)] {
+        cut.append(&batch(&topic_partition, from, nested_rows(from, count)), &path.into()).expect("rows");
+    }
+    cut.finish(Offset::new(17).expect("not negative")).await.expect("files")
+}
+
+async fn small_files(committer: &dyn Committer, store: &Store, prefix: &str) {
+    let keys = [
+        format!("{prefix}/orders/p=1/orders+3+0000000010.snappy.parquet"),
+        format!("{prefix}/orders/p=2/orders+3+0000000012.snappy.parquet"),
+    ];
+    let files = small_cut(store, prefix, 1).await;
+    assert_eq!(
+        files.iter().map(|file| (file.key.clone(), file.rows)).collect::<Vec<_>>(),
+        [(keys[0].clone(), 6), (keys[1].clone(), 1)]
+    );
+    assert!(store.list(prefix).await.expect("an answer").is_empty(), "nothing is visible before it is published");
+
+    let published = committer.publish(files).await.expect("published");
+    assert_eq!(published.iter().map(|file| file.key.clone()).collect::<Vec<_>>(), keys);
+    assert_eq!(store.list(prefix).await.expect("an answer"), keys, "each object appears once");
+    let first = store.read(&keys[0]).await.expect("an answer").expect("an object");
+    assert_eq!(first.len() as u64, published[0].bytes);
+    let ids = read_parquet(first.clone()).column(0).as_any().downcast_ref::<Int64Array>().expect("numbers").clone();
+    assert_eq!(ids.values().as_ref(), [10, 11, 13, 14, 15, 16], "rows keep their order");
+
+    let again = committer.publish(small_cut(store, prefix, 1).await).await.expect("published again");
+    assert!(again.iter().all(|file| file.already_there), "the same cut again is a success");
+    assert_eq!(store.list(prefix).await.expect("an answer"), keys);
+
+    let error = committer.publish(small_cut(store, prefix, 2).await).await.expect_err("another cut of that name");
+    assert!(matches!(error, PublishError::Conflict { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("0000000000000001") && text.contains("0000000000000002") && text.contains("orders+3"),
+        "{text}"
+    );
+    assert_eq!(store.read(&keys[0]).await.expect("an answer"), Some(first), "nothing is overwritten");
+}
+
+async fn large_cut(store: &Store, prefix: &str, nonce: u64) -> Vec<FinishedFile> {
+    let topic_partition = TopicPartition::new("noise", 0);
+    let mut cut = OpenCut::new(context(store, prefix), topic_partition.clone(), Nonce(nonce));
+    for from in (0..12_000).step_by(1_000) {
+        cut.append(&batch(&topic_partition, from, noisy_rows(from, 1_000, 1_024)), &"all".into()).expect("rows");
+        cut.spill(usize::MAX).await.expect("parts");
+    }
+    cut.finish(Offset::new(12_000).expect("not negative")).await.expect("files")
+}
+
+async fn large_file(committer: &dyn Committer, store: &Store, prefix: &str) {
+    let files = large_cut(store, prefix, 1).await;
+    assert!(files.len() == 1 && files[0].is_multipart() && files[0].bytes > 2 * PART_BYTES as u64);
+    let key = files[0].key.clone();
+    assert!(store.list(prefix).await.expect("an answer").is_empty(), "no part is visible before it is published");
+    let published = committer.publish(files).await.expect("published");
+    let object = store.read(&key).await.expect("an answer").expect("an object");
+    assert_eq!(object.len() as u64, published[0].bytes);
+    assert_eq!(read_parquet(object.clone()).slice(0, 1_000), noisy_rows(0, 1_000, 1_024));
+
+    let again = committer.publish(large_cut(store, prefix, 1).await).await.expect("published again");
+    assert!(again[0].already_there);
+    let error = committer.publish(large_cut(store, prefix, 2).await).await.expect_err("another cut of that name");
+    assert!(matches!(error, PublishError::Conflict { .. }), "{error}");
+    assert_eq!(store.list(prefix).await.expect("an answer"), std::slice::from_ref(&key));
+    assert_eq!(store.read(&key).await.expect("an answer"), Some(object), "nothing is overwritten");
+}
+
+async fn nothing_published(store: &Store, prefix: &str) {
+    FinishedFile::discard(small_cut(store, prefix, 1).await).await;
+    FinishedFile::discard(large_cut(store, prefix, 1).await).await;
+    let topic_partition = TopicPartition::new("noise", 0);
+    let mut cut = OpenCut::new(context(store, prefix), topic_partition.clone(), Nonce(1));
+    cut.append(&batch(&topic_partition, 0, noisy_rows(0, 8_000, 1_024)), &"all".into()).expect("rows");
+    cut.spill(0).await.expect("parts");
+    assert!(cut.encoded_anything());
+    cut.abort().await;
+    assert!(store.list(prefix).await.expect("an answer").is_empty(), "what is not published is not there");
+}

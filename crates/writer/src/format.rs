@@ -1,0 +1,231 @@
+//! File formats: rows in, bytes out, and the mark that tells whose file it is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use model::{
+    Check, Importance, Invalid, Key, Kind, Nonce, Offset, Plugin, Settings, UnknownPlugin, Values, Width, find,
+};
+use object_store::{Attribute, Attributes};
+
+use crate::parquet_format;
+
+/// How the values of records are stored.
+pub const FORMAT_CLASS: Key = Key::new("format.class", Kind::Class, "The file format of record values: parquet.")
+    .required()
+    .check(Check::With(|name| find(FORMATS, "format", name).map(|_| ()).map_err(|unknown| not_found(&unknown))))
+    .importance(Importance::High)
+    .group("Connector", 1)
+    .shown(Width::None, "Format class");
+
+/// Keys that choose the format.
+pub(crate) const KEYS: &[Key] = &[FORMAT_CLASS];
+
+/// Builds a format from a connector's settings.
+pub type BuildFormat = fn(&Settings) -> Result<Arc<dyn Format>, Invalid>;
+
+/// Every format that a configuration can name.
+pub static FORMATS: &[Plugin<BuildFormat>] = &[
+    Plugin {
+        names: &["parquet", "io.confluent.connect.s3.format.parquet.ParquetFormat"],
+        doc: "Apache Parquet files; plain JSON gets an inferred schema.",
+        keys: &[parquet_format::KEYS],
+        check: parquet_format::check,
+        build: parquet_format::build,
+    },
+    Plugin {
+        names: &["avro", "io.confluent.connect.s3.format.avro.AvroFormat"],
+        doc: "Avro object container files.",
+        keys: &[],
+        check: |_| vec![unsupported("avro")],
+        build: |_| Err(unsupported("avro")),
+    },
+    Plugin {
+        names: &["json", "io.confluent.connect.s3.format.json.JsonFormat"],
+        doc: "One JSON value a line.",
+        keys: &[],
+        check: |_| vec![unsupported("json")],
+        build: |_| Err(unsupported("json")),
+    },
+    Plugin {
+        names: &["bytes", "io.confluent.connect.s3.format.bytearray.ByteArrayFormat"],
+        doc: "Raw bytes of values with a separator.",
+        keys: &[],
+        check: |_| vec![unsupported("bytes")],
+        build: |_| Err(unsupported("bytes")),
+    },
+];
+
+fn unsupported(name: &str) -> Invalid {
+    let why = format!("Format {name} is not supported yet by this version; use parquet");
+    Invalid::value(&FORMAT_CLASS, name, why)
+}
+
+fn not_found(unknown: &UnknownPlugin) -> String {
+    format!("Class {} could not be found. Expected one of: {}", unknown.name, unknown.known.join(", "))
+}
+
+/// The format that `format.class` names.
+pub fn format(settings: &Settings) -> Result<Arc<dyn Format>, Invalid> {
+    let name = settings.required_string(&FORMAT_CLASS)?;
+    let plugin =
+        find(FORMATS, "format", &name).map_err(|unknown| Invalid::value(&FORMAT_CLASS, &name, not_found(&unknown)))?;
+    (plugin.build)(settings)
+}
+
+/// What is wrong with the chosen format and its keys together.
+pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
+    let Some(name) = settings.text(&FORMAT_CLASS) else { return Vec::new() };
+    // An unknown name is reported by the key's own check.
+    find(FORMATS, "format", name).map(|plugin| (plugin.check)(settings)).unwrap_or_default()
+}
+
+/// A file format. Equal rows in equal row groups make equal bytes.
+pub trait Format: fmt::Debug + Send + Sync {
+    /// End of the object's name, dot included: `.snappy.parquet`.
+    fn extension(&self) -> &str;
+
+    /// Whether rows must be [`Values::Typed`].
+    fn needs_columns(&self) -> bool;
+
+    /// Starts a file of rows with `schema`. The error is a sentence that names the field to blame.
+    fn open(&self, schema: &SchemaRef, footer: &FileFooter) -> Result<Box<dyn Encoder>, String>;
+
+    /// The mark inside a finished file; `None` when it is not a file of ours.
+    fn mark_of(&self, file: &Bytes) -> Option<Mark>;
+}
+
+/// One file that is being encoded.
+pub trait Encoder: Send {
+    /// Encodes `rows` as one row group (or what the format has of that kind).
+    fn write(&mut self, rows: &[Values]) -> Result<(), String>;
+
+    /// The bytes made since the last call.
+    fn take(&mut self) -> Result<Bytes, String>;
+
+    /// Ends the file; `footer` repeats and completes what was given at the start. Returns the bytes since the last
+    /// [`Self::take`]; nothing may be called afterwards.
+    fn finish(&mut self, footer: &FileFooter) -> Result<Bytes, String>;
+}
+
+/// Names and values that go into a file beside its rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileFooter {
+    /// In the order in which they are written. Names start with `sluice.`.
+    pub entries: Vec<(&'static str, String)>,
+}
+
+/// Whose file it is: what makes two objects of one name equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Nonce of the cut.
+    pub nonce: Nonce,
+    /// First offset after the cut; `None` where it was not known when the mark was made.
+    pub end: Option<Offset>,
+    /// Rows in the file; `None` where it was not known.
+    pub rows: Option<u64>,
+}
+
+/// Footer names, and with `-` for `.` the names of user metadata.
+pub(crate) const NONCE: &str = "sluice.nonce";
+pub(crate) const END: &str = "sluice.end";
+pub(crate) const ROWS: &str = "sluice.rows";
+pub(crate) const SCHEMA: &str = "sluice.schema";
+pub(crate) const CONFIG: &str = "sluice.config";
+pub(crate) const TOPIC: &str = "sluice.topic";
+pub(crate) const PARTITION: &str = "sluice.partition";
+pub(crate) const START: &str = "sluice.start";
+
+impl Mark {
+    /// Whether both mark the same file: same nonce, and no contradiction in what both know.
+    pub fn agrees_with(&self, other: &Mark) -> bool {
+        let same = |a: Option<i128>, b: Option<i128>| a.is_none() || b.is_none() || a == b;
+        let end = |mark: &Mark| mark.end.map(|end| i128::from(end.get()));
+        let rows = |mark: &Mark| mark.rows.map(i128::from);
+        self.nonce == other.nonce && same(end(self), end(other)) && same(rows(self), rows(other))
+    }
+
+    /// Reads the mark out of names and values; `None` without a nonce.
+    pub(crate) fn read<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Option<Mark> {
+        Some(Mark {
+            nonce: get(NONCE)?.parse().ok()?,
+            end: get(END).and_then(|end| end.parse().ok()).and_then(Offset::new),
+            rows: get(ROWS).and_then(|rows| rows.parse().ok()),
+        })
+    }
+
+    /// Reads the mark out of an object's user metadata.
+    pub(crate) fn of_metadata(attributes: &Attributes) -> Option<Mark> {
+        Mark::read(|name| attributes.get(&Attribute::Metadata(name.replace('.', "-").into())).map(AsRef::as_ref))
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nonce {}", self.nonce)?;
+        if let Some(end) = self.end {
+            write!(f, ", rows below offset {end}")?;
+        }
+        if let Some(rows) = self.rows {
+            write!(f, ", {rows} rows")?;
+        }
+        Ok(())
+    }
+}
+
+impl FileFooter {
+    /// The same names and values as user metadata of an object: `sluice-nonce` and so on.
+    pub(crate) fn to_metadata(&self) -> Attributes {
+        let shown = [NONCE, END, ROWS, SCHEMA, CONFIG];
+        let entries = self.entries.iter().filter(|(name, value)| shown.contains(name) && !value.is_empty());
+        entries.map(|(name, value)| (Attribute::Metadata(name.replace('.', "-").into()), value.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(name: &str) -> Settings {
+        Settings::new([("format.class".to_owned(), name.to_owned())].into())
+    }
+
+    #[test]
+    fn a_format_is_chosen_by_short_or_class_name_and_the_others_are_refused_by_name() {
+        for name in ["parquet", "io.confluent.connect.s3.format.parquet.ParquetFormat", "ParquetFormat"] {
+            assert_eq!(format(&settings(name)).unwrap().extension(), ".snappy.parquet", "{name}");
+            assert!(check(&settings(name)).is_empty());
+        }
+        for name in ["avro", "io.confluent.connect.s3.format.json.JsonFormat", "bytes"] {
+            assert!(settings(name).problem(&FORMAT_CLASS).is_none());
+            let problems = check(&settings(name));
+            assert!(problems[0].message.contains("is not supported yet by this version"), "{problems:?}");
+            assert!(format(&settings(name)).is_err());
+        }
+        assert_eq!(
+            settings("csv").problem(&FORMAT_CLASS).unwrap().message,
+            "Invalid value csv for configuration format.class: Class csv could not be found. Expected one of: parquet, avro, json, bytes"
+        );
+    }
+
+    #[test]
+    fn marks_agree_when_nothing_that_both_know_differs() {
+        let mark = |nonce, end, rows| Mark { nonce: Nonce(nonce), end: Offset::new(end), rows };
+        let full = mark(1, 5, Some(3));
+        assert!(full.agrees_with(&full) && full.agrees_with(&mark(1, -1, None)));
+        for other in [mark(2, 5, Some(3)), mark(1, 6, Some(3)), mark(1, 5, Some(4))] {
+            assert!(!full.agrees_with(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_mark_survives_user_metadata() {
+        let footer =
+            FileFooter { entries: vec![(NONCE, Nonce(7).to_string()), (END, "9".into()), (TOPIC, "t".into())] };
+        let metadata = footer.to_metadata();
+        assert_eq!(metadata.len(), 2);
+        assert_eq!(Mark::of_metadata(&metadata), Some(Mark { nonce: Nonce(7), end: Offset::new(9), rows: None }));
+    }
+}

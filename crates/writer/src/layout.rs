@@ -1,0 +1,318 @@
+//! Names of objects: where the files of a topic lie, and what the offset in a name means.
+
+use model::{Check, Importance, Invalid, Key, Kind, Offset, Settings, TopicPartition, Width};
+
+/// First part of every key.
+pub const TOPICS_DIR: Key = Key::new(
+    "topics.dir",
+    Kind::String,
+    "Directory below which the topics' directories lie; blank for none. Slashes at its ends are left out.",
+)
+.default("topics")
+.check(Check::With(check_addressable))
+.importance(Importance::High)
+.group("Storage", 2)
+.shown(Width::None, "Topics directory");
+
+/// What stands between directories.
+pub const DIRECTORY_DELIM: Key = Key::new(
+    "directory.delim",
+    Kind::String,
+    "What stands between the directories of a key, also in the paths of the field, hourly and daily partitioners.",
+)
+.default("/")
+.check(Check::With(check_delimiter))
+.importance(Importance::Medium)
+.group("Storage", 4)
+.shown(Width::Long, "Directory Delimiter");
+
+/// What stands between the parts of a file name.
+pub const FILE_DELIM: Key =
+    Key::new("file.delim", Kind::String, "What stands between topic, partition and offset in the name of an object.")
+        .default("+")
+        .check(Check::With(check_delimiter))
+        .importance(Importance::Medium)
+        .group("Storage", 5)
+        .shown(Width::Long, "File Delimiter");
+
+/// Digits of the offset in a file name.
+pub const FILENAME_OFFSET_ZERO_PAD_WIDTH: Key = Key::new(
+    "filename.offset.zero.pad.width",
+    Kind::Int,
+    "Digits that the offset in the name of an object has at least, filled up with zeros; 0 for no zeros.",
+)
+.default("10")
+.check(Check::Between(0, 1000))
+.group("Connector", 10)
+.shown(Width::Long, "Filename Offset Zero Pad Width");
+
+/// The keys that are declared here.
+pub const KEYS: &[Key] = &[TOPICS_DIR, DIRECTORY_DELIM, FILE_DELIM, FILENAME_OFFSET_ZERO_PAD_WIDTH];
+
+/// `text` without what clients of object stores cannot address: slashes at its ends and behind one another.
+pub(crate) fn without_empty_segments(text: &str) -> String {
+    let segments: Vec<_> = text.split('/').filter(|segment| !segment.is_empty()).collect();
+    segments.join("/")
+}
+
+fn check_addressable(text: &str) -> Result<(), String> {
+    if text.chars().any(|c| c.is_ascii_control()) || text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err("it must hold no control character and no directory . or ..".to_owned());
+    }
+    Ok(())
+}
+
+/// A delimiter stands between other texts, so only what lies between two slashes of its own is a directory.
+fn check_delimiter(text: &str) -> Result<(), String> {
+    let bad =
+        text.chars().any(|c| c.is_ascii_control()) || ["//", "/./", "/../"].iter().any(|part| text.contains(part));
+    if bad {
+        Err("it must hold no control character and no directory that is empty, . or ..".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes the keys of a connector's objects:
+/// `[topics.dir D] topic D path D topic F partition F offset extension` with the two delimiters D and F.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    prefix: String,
+    directory_delim: String,
+    file_delim: String,
+    offset_width: usize,
+    extension: String,
+}
+
+impl Layout {
+    /// The layout of files that end in `extension` (`.snappy.parquet`).
+    pub fn new(settings: &Settings, extension: &str) -> Result<Layout, Invalid> {
+        let directory_delim = settings.required_string(&DIRECTORY_DELIM)?;
+        let topics_dir = without_empty_segments(&settings.required_string(&TOPICS_DIR)?);
+        Ok(Layout {
+            prefix: if topics_dir.is_empty() { topics_dir } else { topics_dir + &directory_delim },
+            directory_delim,
+            file_delim: settings.required_string(&FILE_DELIM)?,
+            offset_width: settings.size(&FILENAME_OFFSET_ZERO_PAD_WIDTH)?,
+            extension: extension.to_owned(),
+        })
+    }
+
+    /// The key of the object whose first row is the record at `first`; `path` is what the partitioner says of its rows.
+    pub fn object_key(&self, topic_partition: &TopicPartition, path: &str, first: Offset) -> String {
+        let directory = self.topic_directory(&topic_partition.topic);
+        format!("{directory}{0}{path}{0}{1}", self.directory_delim, self.file_name(topic_partition, first))
+    }
+
+    /// The directory of `topic`, without a delimiter at its end.
+    pub fn topic_directory(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
+    /// Whose rows the object `key` holds, and the offset of the first of them; `None` if no object of this layout has this
+    /// name. The inverse of [`Self::object_key`], for every path, where the delimiters leave no doubt (not with an empty
+    /// `file.delim`).
+    pub fn parse(&self, key: &str) -> Option<(TopicPartition, Offset)> {
+        if self.file_delim.is_empty() || self.directory_delim.is_empty() {
+            return None;
+        }
+        let stem = key.strip_prefix(&self.prefix)?.strip_suffix(&self.extension)?;
+        let (stem, offset) = stem.rsplit_once(&self.file_delim)?;
+        let (directories_and_topic, partition) = stem.rsplit_once(&self.file_delim)?;
+        let first = Offset::new(offset.parse().ok()?)?;
+        let partition = partition.parse().ok()?;
+        // The topic begins and ends the rest; with a delimiter that topics may hold themselves, try each place.
+        directories_and_topic.match_indices(&self.directory_delim).find_map(|(at, _)| {
+            let topic_partition = TopicPartition::new(&directories_and_topic[..at], partition);
+            let begin = format!("{}{}", self.topic_directory(&topic_partition.topic), self.directory_delim);
+            let end = format!("{}{}", self.directory_delim, self.file_name(&topic_partition, first));
+            let fits = key.len() >= begin.len() + end.len() && key.starts_with(&begin) && key.ends_with(&end);
+            fits.then_some((topic_partition, first))
+        })
+    }
+
+    fn file_name(&self, topic_partition: &TopicPartition, first: Offset) -> String {
+        let TopicPartition { topic, partition } = topic_partition;
+        let (delim, width, first) = (&self.file_delim, self.offset_width, first.get());
+        format!("{topic}{delim}{partition}{delim}{first:0>width$}{}", self.extension)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::settings;
+    use proptest::prelude::*;
+
+    fn layout(pairs: &[(&str, &str)], extension: &str) -> Layout {
+        Layout::new(&settings(pairs), extension).unwrap()
+    }
+
+    fn at(offset: i64) -> Offset {
+        Offset::new(offset).unwrap()
+    }
+
+    #[test]
+    fn keys_are_upstream_s() {
+        /// Settings, extension, path, offset, key.
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, i64, &'a str);
+        let cases: &[Case<'_>] = &[
+            (&[], ".avro", "partition=12", 0, "topics/test-topic/partition=12/test-topic+12+0000000000.avro"),
+            (
+                &[("filename.offset.zero.pad.width", "2")],
+                ".avro",
+                "partition=12",
+                3,
+                "topics/test-topic/partition=12/test-topic+12+03.avro",
+            ),
+            (
+                &[("filename.offset.zero.pad.width", "2")],
+                ".avro",
+                "partition=12",
+                12345,
+                "topics/test-topic/partition=12/test-topic+12+12345.avro",
+            ),
+            (
+                &[("filename.offset.zero.pad.width", "0")],
+                ".avro",
+                "partition=12",
+                3,
+                "topics/test-topic/partition=12/test-topic+12+3.avro",
+            ),
+            (
+                &[("topics.dir", "")],
+                ".avro",
+                "partition=12",
+                0,
+                "test-topic/partition=12/test-topic+12+0000000000.avro",
+            ),
+            (
+                &[("topics.dir", " ")],
+                ".avro",
+                "partition=12",
+                0,
+                "test-topic/partition=12/test-topic+12+0000000000.avro",
+            ),
+            (
+                &[("directory.delim", "_"), ("file.delim", "#")],
+                ".avro",
+                "partition=12",
+                0,
+                "topics_test-topic_partition=12_test-topic#12#0000000000.avro",
+            ),
+            (&[], ".avro", "int=17", 1, "topics/test-topic/int=17/test-topic+12+0000000001.avro"),
+            (
+                &[],
+                ".avro",
+                "int=16/boolean=true",
+                0,
+                "topics/test-topic/int=16/boolean=true/test-topic+12+0000000000.avro",
+            ),
+            (&[], ".avro", "outer.inner=18", 2, "topics/test-topic/outer.inner=18/test-topic+12+0000000002.avro"),
+            (
+                &[],
+                ".snappy.parquet",
+                "partition=12",
+                0,
+                "topics/test-topic/partition=12/test-topic+12+0000000000.snappy.parquet",
+            ),
+            (&[], ".json.gz", "partition=12", 6, "topics/test-topic/partition=12/test-topic+12+0000000006.json.gz"),
+            (
+                &[],
+                ".customExtensionForTest",
+                "partition=12",
+                0,
+                "topics/test-topic/partition=12/test-topic+12+0000000000.customExtensionForTest",
+            ),
+            (
+                &[("topics.dir", "/my-model//serving/")],
+                ".snappy.parquet",
+                "partition=0",
+                i64::MAX,
+                "my-model/serving/test-topic/partition=0/test-topic+12+9223372036854775807.snappy.parquet",
+            ),
+        ];
+        let topic_partition = TopicPartition::new("test-topic", 12);
+        for (pairs, extension, path, offset, key) in cases {
+            let layout = layout(pairs, extension);
+            assert_eq!(layout.object_key(&topic_partition, path, at(*offset)), *key);
+            assert_eq!(layout.parse(key), Some((topic_partition.clone(), at(*offset))), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_extension_inside_a_topic_s_name_is_left_alone() {
+        let layout = layout(&[], ".avro");
+        let topic_partition = TopicPartition::new("my.avro.topic", 0);
+        let key = layout.object_key(&topic_partition, "partition=0", at(5));
+        assert_eq!(key, "topics/my.avro.topic/partition=0/my.avro.topic+0+0000000005.avro");
+        assert_eq!(layout.parse(&key), Some((topic_partition, at(5))));
+    }
+
+    #[test]
+    fn other_names_are_not_ours() {
+        let layout = layout(&[], ".avro");
+        for key in [
+            "",
+            "topics/t/partition=0/t+0+0000000005.json",
+            "other/t/partition=0/t+0+0000000005.avro",
+            "topics/t/partition=0/u+0+0000000005.avro",
+            "topics/t/partition=0/t+0+5.avro",
+            "topics/t/partition=0/t+0+00000000005.avro",
+            "topics/t/partition=0/t+0+-000000005.avro",
+            "topics/t/partition=0/t+x+0000000005.avro",
+            "topics/t/partition=0/t+00+0000000005.avro",
+            "topics/t/t+0+0000000005.avro",
+            "topics/t/_sluice/schema.avro",
+        ] {
+            assert_eq!(layout.parse(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn directories_that_cannot_be_addressed_are_refused() {
+        for (key, value, good) in [
+            ("topics.dir", "../other", false),
+            ("topics.dir", "a/./b", false),
+            ("topics.dir", "a\tb", false),
+            ("topics.dir", "a..b/..c", true),
+            ("directory.delim", "//", false),
+            ("directory.delim", "/../", false),
+            ("directory.delim", "a\u{1}b", false),
+            ("directory.delim", "..", true),
+            ("file.delim", "/", true),
+            ("filename.offset.zero.pad.width", "-1", false),
+            ("filename.offset.zero.pad.width", "2000000000", false),
+        ] {
+            assert_eq!(Layout::new(&settings(&[(key, value)]), "").is_ok(), good, "{key}={value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_says_what_it_was_made_of(
+            topic in "[a-z_.-]{1,8}",
+            partition in 0i32..2000,
+            path in "[a-z0-9=+/_.-]{1,12}",
+            offset in 0i64..i64::MAX,
+            width in "[0-9]",
+            directory_delim in "[/_#]",
+            file_delim in "[+#_.-]",
+        ) {
+            let pairs = [
+                ("filename.offset.zero.pad.width", width.as_str()),
+                ("directory.delim", &directory_delim),
+                ("file.delim", &file_delim),
+            ];
+            let layout = layout(&pairs, ".snappy.parquet");
+            let topic_partition = TopicPartition::new(topic.as_str(), partition);
+            let key = layout.object_key(&topic_partition, &path, at(offset));
+            // Topics hold no other of these delimiters, but with `_` a shorter topic can fit as well.
+            let parsed = layout.parse(&key);
+            prop_assert!(parsed.is_some(), "{}", key);
+            if directory_delim != "_" {
+                prop_assert_eq!(parsed, Some((topic_partition, at(offset))));
+            }
+        }
+    }
+}

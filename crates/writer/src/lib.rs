@@ -1,0 +1,71 @@
+//! Partition, rotate, name, encode, upload. A [`Partitioner`] says which path each row belongs to, [`Rotation`] says how
+//! many rows may still be appended before the cut, both without any I/O. An [`OpenCut`] holds the rows of all files that
+//! are open in one lane; a file is rows until a row group is full, then bytes, then parts of an invisible upload. A
+//! [`Committer`] makes the finished files of a cut visible, each by one conditional request. Nothing is overwritten.
+//!
+//! ```text
+//!  Batch --Partitioner::split--> Placed --Rotation::verdict--> append n rows | cut
+//!                                            |
+//!        OpenCut::append --> rows --row group full--> Encoder --s3.part.size--> Upload
+//!        OpenCut::finish(plan) --> FinishedFile* --Committer::publish--> objects
+//! ```
+
+pub mod conformance;
+mod credentials;
+mod cut;
+mod error;
+mod faulty;
+mod format;
+mod held;
+mod null_values;
+mod parquet_format;
+mod publish;
+mod reserved;
+mod s3;
+mod store;
+mod upload;
+
+pub use credentials::Environment;
+pub use cut::{FileContext, FileLimits, ObjectKey, OpenCut};
+pub use error::{Error, Failure, OpenError, PublishError};
+pub use faulty::{Fate, FaultyStore, Request};
+pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format, Mark, format};
+pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues};
+pub use parquet_format::{PARQUET_CODEC, PARQUET_ROW_GROUP_BYTES, ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview};
+pub use publish::{Committer, FinishedFile, ObjectCommitter, PublishedFile};
+pub use s3::{
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ENABLE_CONDITIONAL_WRITES, RETRY_BACKOFF_MS, S3_BUCKET_NAME,
+    S3_CREDENTIALS_PROVIDER_CLASS, S3_PART_RETRIES, S3_PART_SIZE, S3_PATH_STYLE_ACCESS_ENABLED, S3_REGION, S3_RETRY_BACKOFF_MS,
+    S3_SSE_CUSTOMER_KEY, S3_SSE_KMS_KEY_ID, S3_SSEA_NAME, STORE_URL,
+};
+pub use store::{Abilities, Created, Probe, RetryRules, Store};
+
+/// Keys of formats, stores and records without a value; those of a single format stand in [`FORMATS`].
+pub const STORE_KEYS: &[&[model::Key]] = &[format::KEYS, s3::KEYS, null_values::KEYS, reserved::KEYS];
+
+/// What is wrong with those keys together, each problem with the key to blame.
+pub fn check_store_keys(settings: &model::Settings) -> Vec<model::Invalid> {
+    let checks = [format::check, s3::check, null_values::check, reserved::check];
+    checks.iter().flat_map(|check| check(settings)).collect()
+}
+
+/// What a user should know about those keys though nothing is wrong: sentences for warnings.
+pub fn store_advice(settings: &model::Settings) -> Vec<String> {
+    s3::advice(settings)
+}
+
+mod iso;
+mod joda;
+pub mod layout;
+mod lookup;
+pub mod partition;
+pub mod rotation;
+#[cfg(test)]
+mod testing;
+pub mod timestamp;
+pub mod zone;
+
+pub use layout::Layout;
+pub use partition::{BuildPartitioner, PARTITIONERS, Partitioner, Placed, Split, partitioner_plugin};
+pub use rotation::{CutState, Rotation, Verdict};
+pub use timestamp::EXTRACTORS;

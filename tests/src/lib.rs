@@ -1,0 +1,33 @@
+//! The services harness: what the test rings need of the outside world.
+//!
+//! A ring is one test binary made of [`ring::Test`]s, each naming what it [needs](Need). [`ring::main`] brings up exactly
+//! the services that the selected tests need, once per process, on free loopback ports, and takes them down at the end.
+//! A service that cannot be had turns its tests into *ignored, with the reason*, and into failures under `CI=true`.
+//! Kafka and MinIO can also be started for one test alone ([`Kafka::start`], [`S3::start_minio`]) and then be stopped,
+//! killed and paused by it. What the program wrote is read back by readers that share no code with it ([`Readers`]).
+//!
+//! ```text
+//!  ring::main -> Need -> Services -> localstack/install.sh -> cache directory
+//!                           |
+//!                           +-> Kafka, S3 (MinIO, LocalStack): a Server each, dies with this process
+//!                           +-> Readers: src/py/*.py in a Python of their own
+//! ```
+//!
+//! Services that already run are used through `SLUICE_TEST_KAFKA=host:port`, `SLUICE_TEST_MINIO=http://host:port` and
+//! `SLUICE_TEST_LOCALSTACK=http://host:port`; see localstack/README.md.
+
+mod error;
+mod kafka;
+mod process;
+mod readers;
+pub mod ring;
+mod s3;
+mod server;
+mod services;
+
+pub use error::Error;
+pub use kafka::{GroupOffset, Kafka, OffsetLimits, Record};
+pub use process::{stop_all, unique};
+pub use readers::{Readers, Row};
+pub use s3::{Object, S3};
+pub use services::{Need, Services};

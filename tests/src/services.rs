@@ -1,0 +1,118 @@
+//! The shared services of a test process, started when first asked for, once.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::process::{announce, environment, last_lines, limited};
+use crate::{Error, Kafka, Readers, S3};
+
+/// What a test needs from outside. Kafka, MinIO and LocalStack bring the readers with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// The shared node: [`Services::kafka`].
+    Kafka,
+    /// A node of the test's own, to be stopped and paused: [`Kafka::start`].
+    OwnKafka,
+    /// The shared MinIO: [`Services::minio`].
+    Minio,
+    /// A MinIO of the test's own: [`S3::start_minio`].
+    OwnMinio,
+    /// The shared LocalStack: [`Services::localstack`].
+    Localstack,
+    /// Only the independent readers: [`Services::readers`].
+    Readers,
+}
+
+impl Need {
+    /// Installs what is missing and starts what is shared.
+    pub fn resolve(self) -> Result<(), Error> {
+        Services::readers()?;
+        match self {
+            Need::Kafka => Services::kafka().map(drop),
+            Need::OwnKafka => install("kafka").map(drop),
+            Need::Minio => Services::minio().map(drop),
+            Need::OwnMinio => install("minio").map(drop),
+            Need::Localstack => Services::localstack().map(drop),
+            Need::Readers => Ok(()),
+        }
+    }
+}
+
+/// The shared services. Tests run side by side on them, so each test takes [unique](crate::unique) names.
+pub struct Services;
+
+impl Services {
+    /// One Kafka node; `SLUICE_TEST_KAFKA=host:port` names one that already runs.
+    pub fn kafka() -> Result<&'static Kafka, Error> {
+        static KAFKA: OnceLock<Result<Kafka, Error>> = OnceLock::new();
+        shared(&KAFKA, || {
+            environment("SLUICE_TEST_KAFKA").map_or_else(Kafka::start, |at| Ok(Kafka::running(at)))
+        })
+    }
+
+    /// MinIO; `SLUICE_TEST_MINIO=http://host:port` names one that already runs, with minioadmin as both keys.
+    pub fn minio() -> Result<&'static S3, Error> {
+        static MINIO: OnceLock<Result<S3, Error>> = OnceLock::new();
+        shared(&MINIO, || {
+            environment("SLUICE_TEST_MINIO")
+                .map_or_else(S3::start_minio, |at| Ok(S3::running_minio(at)))
+        })
+    }
+
+    /// LocalStack; `SLUICE_TEST_LOCALSTACK=http://host:port` names one that already runs.
+    pub fn localstack() -> Result<&'static S3, Error> {
+        static LOCALSTACK: OnceLock<Result<S3, Error>> = OnceLock::new();
+        shared(&LOCALSTACK, || {
+            environment("SLUICE_TEST_LOCALSTACK")
+                .map_or_else(S3::start_localstack, |at| Ok(S3::running_localstack(at)))
+        })
+    }
+
+    /// Readers that share no code with the program: pyarrow, DuckDB, boto3, confluent-kafka.
+    pub fn readers() -> Result<&'static Readers, Error> {
+        static READERS: OnceLock<Result<Readers, Error>> = OnceLock::new();
+        shared(&READERS, || Ok(Readers::of(&install("readers")?)))
+    }
+}
+
+fn shared<T>(
+    cell: &'static OnceLock<Result<T, Error>>,
+    start: impl FnOnce() -> Result<T, Error>,
+) -> Result<&'static T, Error> {
+    cell.get_or_init(start).as_ref().map_err(Error::clone)
+}
+
+/// Has `localstack/install.sh` bring `what` into the cache directory, and returns where it is.
+pub(crate) fn install(what: &'static str) -> Result<PathBuf, Error> {
+    const LIMIT: Duration = Duration::from_secs(40 * 60);
+    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../localstack/install.sh");
+    let unavailable = |why: String| Error::Unavailable { what, why };
+    let mut script = limited(Path::new("bash"), LIMIT)
+        .args([SCRIPT, what])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| unavailable(format!("could not run {SCRIPT}: {e}")))?;
+    let mut notices = String::new();
+    for line in BufReader::new(script.stderr.take().expect("stderr is piped"))
+        .lines()
+        .map_while(Result::ok)
+    {
+        announce(&line);
+        notices.push_str(&line);
+        notices.push('\n');
+    }
+    let output = script
+        .wait_with_output()
+        .map_err(|e| unavailable(e.to_string()))?;
+    match output.status.success() {
+        true => Ok(PathBuf::from(
+            String::from_utf8_lossy(&output.stdout).trim_end(),
+        )),
+        false => Err(unavailable(last_lines(&notices, 16))),
+    }
+}
