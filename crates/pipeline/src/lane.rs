@@ -48,6 +48,8 @@ pub(crate) enum ToLane {
 pub(crate) enum FromLane {
     /// Records before `to` are in open files or left out; `bytes` of raw batches are done with.
     Written { to: Offset, bytes: usize },
+    /// A cut that ends here takes no more rows and goes to the publisher.
+    Closed { to: Offset },
     /// No file is open and nothing before this offset is left to be written.
     Skipped { to: Offset },
     /// A cut is ready; `metadata` is its plan, `None` when it repeats the plan that the broker holds. The reply comes when
@@ -562,6 +564,7 @@ impl Lane {
         share.resize(open.held_bytes());
         (self.start, self.clock_ms) = (range.end(), None);
         self.state.reset();
+        self.parts.outbox.tell(FromLane::Closed { to: range.end() });
         let cut = ClosedCut { open, range, plan, reason, is_replay, share };
         self.parts
             .closed

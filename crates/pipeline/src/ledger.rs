@@ -2,7 +2,8 @@
 
 use model::{Offset, OffsetRange};
 
-/// The positions of one lane: `received >= written >= planned >= published >= committed`, none of them ever moving back.
+/// The positions of one lane: `received >= written >= closed >= planned >= published >= committed`, none of them ever
+/// moving back.
 ///
 /// The order of a cut is `plan` - commit of the plan at the cut's start - `published` - commit of its end. There is at most
 /// one plan at a time, so a broker that lost everything but the committed offset and its metadata knows what to do.
@@ -10,6 +11,8 @@ use model::{Offset, OffsetRange};
 pub struct Ledger {
     received: Offset,
     written: Offset,
+    /// End of the last cut that takes no more rows; it may still wait for its turn to be planned.
+    closed: Offset,
     planned: Offset,
     published: Offset,
     committed: Offset,
@@ -56,6 +59,7 @@ impl Ledger {
         Ledger {
             received: start,
             written: start,
+            closed: start,
             planned: start,
             published: start,
             committed: start,
@@ -80,6 +84,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// A cut that ends at `end` takes no more rows. Until it is published nothing past it may be committed.
+    pub fn closed(&mut self, end: Offset) -> Result<(), LedgerError> {
+        if end > self.written {
+            return Err(refuse("closed", format!("{end} is past what is written, {}", self.written)));
+        }
+        self.closed = self.closed.max(end);
+        Ok(())
+    }
+
     fn check_plan(&self, range: OffsetRange) -> Result<(), LedgerError> {
         if range.is_empty() {
             return Err(refuse("plan", format!("{range} holds nothing")));
@@ -90,8 +103,8 @@ impl Ledger {
         if range.start() < self.planned {
             return Err(refuse("plan", format!("{range} starts before the last plan's end {}", self.planned)));
         }
-        if range.end() > self.written {
-            return Err(refuse("plan", format!("{range} ends past what is written, {}", self.written)));
+        if range.end() > self.closed {
+            return Err(refuse("plan", format!("{range} ends past the last closed cut, {}", self.closed)));
         }
         Ok(())
     }
@@ -151,7 +164,9 @@ impl Ledger {
             // A held plan must stay until its cut is published.
             Step::Publishing { .. } => None,
             Step::Free => {
-                let frontier = self.published.max(self.skipped);
+                // Records left out after a cut that still waits for its turn must wait with it.
+                let is_idle = self.published >= self.closed;
+                let frontier = if is_idle { self.published.max(self.skipped) } else { self.published };
                 (frontier > self.committed && (!self.plan_held || self.published > self.committed))
                     .then_some((frontier, ""))
             }
@@ -180,6 +195,7 @@ impl Ledger {
                 true
             }
             None => {
+                self.closed = self.closed.max(offset);
                 self.planned = self.planned.max(offset);
                 self.published = self.published.max(offset);
                 false
@@ -194,7 +210,10 @@ impl Ledger {
 
     /// Whether everything written is committed and no plan is left behind.
     pub fn is_settled(&self) -> bool {
-        matches!(self.step, Step::Free) && self.in_flight.is_none() && self.next_commit().is_none()
+        matches!(self.step, Step::Free)
+            && self.in_flight.is_none()
+            && self.published >= self.closed
+            && self.next_commit().is_none()
     }
 
     /// Offset that a restart would go on from.
@@ -209,11 +228,11 @@ impl Ledger {
 
     /// Asserts what always holds; for tests and for the edges of the task.
     pub fn check(&self) -> Result<(), LedgerError> {
-        let order = [self.received, self.written, self.planned, self.published, self.committed];
+        let order = [self.received, self.written, self.closed, self.planned, self.published, self.committed];
         if order.windows(2).all(|pair| pair[0] >= pair[1]) {
             return Ok(());
         }
-        Err(refuse("check", format!("received, written, planned, published, committed are {order:?}")))
+        Err(refuse("check", format!("received, written, closed, planned, published, committed are {order:?}")))
     }
 }
 
@@ -235,6 +254,8 @@ mod tests {
         let mut ledger = Ledger::new(at(5), false);
         ledger.received(at(9));
         ledger.written(at(8)).unwrap();
+        assert!(ledger.plan(range(5, 8), "p".into()).is_err(), "not before the cut is closed");
+        ledger.closed(at(8)).unwrap();
         ledger.plan(range(5, 8), "p".into()).unwrap();
         assert_eq!(ledger.next_commit(), Some((at(5), "p")));
         assert!(ledger.published(at(8)).is_err(), "not before the plan is committed");
@@ -245,6 +266,7 @@ mod tests {
         ledger.published(at(8)).unwrap();
         assert_eq!(ledger.next_commit(), Some((at(8), "")));
         ledger.written(at(9)).unwrap();
+        ledger.closed(at(9)).unwrap();
         ledger.plan(range(8, 9), "q".into()).unwrap();
         assert_eq!(ledger.next_commit(), Some((at(8), "q")), "the end and the next plan are one commit");
     }
@@ -256,6 +278,7 @@ mod tests {
         ledger.written(at(9)).unwrap();
         ledger.skipped(at(7)).unwrap();
         assert_eq!(ledger.next_commit(), None);
+        ledger.closed(at(9)).unwrap();
         assert!(ledger.plan(range(5, 9), "other".into()).is_err(), "no other cut may take its place");
         assert!(ledger.replay(range(6, 9)).is_err());
         ledger.replay(range(5, 9)).unwrap();
@@ -279,10 +302,27 @@ mod tests {
         ledger.check().unwrap();
     }
 
+    #[test]
+    fn records_left_out_behind_a_cut_that_waits_are_not_committed_before_it() {
+        let mut ledger = Ledger::new(at(0), false);
+        ledger.received(at(9));
+        ledger.written(at(9)).unwrap();
+        ledger.closed(at(6)).unwrap();
+        ledger.skipped(at(9)).unwrap();
+        assert_eq!(ledger.next_commit(), None, "the cut [0, 6) is not even planned");
+        assert!(!ledger.is_settled());
+        ledger.plan(range(0, 6), "p".into()).unwrap();
+        ledger.commit_sent();
+        ledger.commit_taken();
+        ledger.published(at(6)).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(9), "")));
+    }
+
     #[derive(Debug, Clone)]
     enum Act {
         Receive(i64),
         Write(i64),
+        Close(i64),
         Plan(i64, i64),
         Replay(i64),
         Publish(i64),
@@ -297,6 +337,7 @@ mod tests {
         prop_oneof![
             n.clone().prop_map(Act::Receive),
             n.clone().prop_map(Act::Write),
+            n.clone().prop_map(Act::Close),
             (n.clone(), n.clone()).prop_map(|(a, b)| Act::Plan(a.min(b), a.max(b))),
             n.clone().prop_map(Act::Replay),
             n.clone().prop_map(Act::Publish),
@@ -317,6 +358,7 @@ mod tests {
                 let _ = match act {
                     Act::Receive(n) => { ledger.received(at(n)); Ok(()) }
                     Act::Write(n) => ledger.written(at(n)),
+                    Act::Close(n) => ledger.closed(at(n)),
                     Act::Plan(a, b) => ledger.plan(range(a, b), "p".into()),
                     Act::Replay(n) => ledger.replay(OffsetRange::new(before.committed, at(n)).unwrap_or(range(0, 0))),
                     Act::Publish(n) => ledger.published(at(n)),
@@ -326,8 +368,9 @@ mod tests {
                     Act::Refused => { ledger.commit_refused(); Ok(()) }
                 };
                 prop_assert!(ledger.check().is_ok(), "{ledger:?}");
+                prop_assert!(ledger.committed <= ledger.published);
                 for (old, new) in [(before.received, ledger.received), (before.written, ledger.written),
-                    (before.planned, ledger.planned), (before.published, ledger.published), (before.committed, ledger.committed)] {
+                    (before.closed, ledger.closed), (before.planned, ledger.planned), (before.published, ledger.published), (before.committed, ledger.committed)] {
                     prop_assert!(new >= old);
                 }
                 if publishing && before.plan_held && ledger.step == before.step {

@@ -377,6 +377,7 @@ impl Loop {
                 lane.queued_bytes = lane.queued_bytes.saturating_sub(bytes);
                 lane.ledger.written(to).map_err(defect)?;
             }
+            FromLane::Closed { to } => lane.ledger.closed(to).map_err(defect)?,
             FromLane::Skipped { to } => lane.ledger.skipped(to).map_err(defect)?,
             FromLane::Planned { range, metadata: Some(metadata), reply } => {
                 lane.ledger.plan(range, metadata).map_err(defect)?;
