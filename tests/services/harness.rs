@@ -5,46 +5,18 @@ use tests::ring::{Outcome, Test};
 use tests::{GroupOffset, Kafka, Need, Record, Row, S3, Services, unique};
 
 pub(crate) const TESTS: &[Test] = &[
-    Test {
-        name: "kafka_gives_back_what_was_produced",
-        needs: &[Need::Kafka],
-        run: kafka_round_trip,
-    },
-    Test {
-        name: "kafka_keeps_commit_metadata_of_a_group",
-        needs: &[Need::Kafka],
-        run: kafka_commit_metadata,
-    },
-    Test {
-        name: "kafka_deletes_records_and_runs_tools",
-        needs: &[Need::Kafka],
-        run: kafka_tools,
-    },
-    Test {
-        name: "kafka_keeps_its_data_over_faults",
-        needs: &[Need::OwnKafka],
-        run: kafka_faults,
-    },
-    Test {
-        name: "minio_objects_are_read_by_both_readers",
-        needs: &[Need::Minio],
-        run: minio_round_trip,
-    },
-    Test {
-        name: "minio_keeps_its_data_over_faults",
-        needs: &[Need::OwnMinio],
-        run: minio_faults,
-    },
+    Test { name: "kafka_gives_back_what_was_produced", needs: &[Need::Kafka], run: kafka_round_trip },
+    Test { name: "kafka_keeps_commit_metadata_of_a_group", needs: &[Need::Kafka], run: kafka_commit_metadata },
+    Test { name: "kafka_deletes_records_and_runs_tools", needs: &[Need::Kafka], run: kafka_tools },
+    Test { name: "kafka_keeps_its_data_over_faults", needs: &[Need::OwnKafka], run: kafka_faults },
+    Test { name: "minio_objects_are_read_by_both_readers", needs: &[Need::Minio], run: minio_round_trip },
+    Test { name: "minio_keeps_its_data_over_faults", needs: &[Need::OwnMinio], run: minio_faults },
     Test {
         name: "localstack_objects_are_read_by_both_readers",
         needs: &[Need::Localstack],
         run: localstack_round_trip,
     },
-    Test {
-        name: "local_files_are_read_without_columns_from_paths",
-        needs: &[Need::Readers],
-        run: local_files,
-    },
+    Test { name: "local_files_are_read_without_columns_from_paths", needs: &[Need::Readers], run: local_files },
 ];
 
 fn kafka_round_trip() -> Outcome {
@@ -66,24 +38,11 @@ fn kafka_round_trip() -> Outcome {
     let mut read = kafka.consume(&group, &topic, 10)?;
     read.sort_by_key(|record| record.timestamp_ms);
     for (sent, read) in records.iter().zip(&read) {
-        assert_eq!(
-            &Record {
-                offset: None,
-                ..read.clone()
-            },
-            sent
-        );
+        assert_eq!(&Record { offset: None, ..read.clone() }, sent);
     }
-    let left: Vec<_> = kafka
-        .committed(&group, &topic)?
-        .iter()
-        .map(|o| (o.partition, o.offset))
-        .collect();
+    let left: Vec<_> = kafka.committed(&group, &topic)?.iter().map(|o| (o.partition, o.offset)).collect();
     assert_eq!(left, [(0, 5), (1, 5)]);
-    assert!(
-        kafka.create_topic(&topic, 2).is_err(),
-        "a topic is created once"
-    );
+    assert!(kafka.create_topic(&topic, 2).is_err(), "a topic is created once");
     Ok(())
 }
 
@@ -91,18 +50,8 @@ fn kafka_commit_metadata() -> Outcome {
     let (kafka, topic, group) = (Services::kafka()?, unique("plans"), unique("group"));
     kafka.create_topic(&topic, 2)?;
     assert_eq!(kafka.committed(&group, &topic)?, []);
-    kafka.produce(
-        &topic,
-        &[Record {
-            partition: Some(1),
-            ..Record::of("one")
-        }],
-    )?;
-    let plan = GroupOffset {
-        partition: 1,
-        offset: 1,
-        metadata: r#"{"plan":"a,b"}"#.repeat(10),
-    };
+    kafka.produce(&topic, &[Record { partition: Some(1), ..Record::of("one") }])?;
+    let plan = GroupOffset { partition: 1, offset: 1, metadata: r#"{"plan":"a,b"}"#.repeat(10) };
     kafka.commit(&group, &topic, std::slice::from_ref(&plan))?;
     assert_eq!(kafka.committed(&group, &topic)?, [plan]);
     Ok(())
@@ -111,10 +60,7 @@ fn kafka_commit_metadata() -> Outcome {
 fn kafka_tools() -> Outcome {
     let (kafka, topic) = (Services::kafka()?, unique("old"));
     kafka.create_topic(&topic, 1)?;
-    kafka.produce(
-        &topic,
-        &[Record::of("1"), Record::of("2"), Record::default()],
-    )?;
+    kafka.produce(&topic, &[Record::of("1"), Record::of("2"), Record::default()])?;
     kafka.delete_records(&topic, 0, 2)?;
     let limits = kafka.offset_limits(&topic)?;
     assert_eq!((limits[0].start, limits[0].end), (2, 3));
@@ -150,12 +96,7 @@ fn objects_are_read(store: &S3) -> Outcome {
     let (readers, bucket) = (Services::readers()?, unique("lake"));
     store.create_bucket(&bucket)?;
     let key = "orders/country=DE/orders+0+0000000000.parquet";
-    store.put(
-        &bucket,
-        key,
-        &sample_parquet()?,
-        &[("end", "3"), ("rows", "3")],
-    )?;
+    store.put(&bucket, key, &sample_parquet()?, &[("end", "3"), ("rows", "3")])?;
     store.put(&bucket, "orders/readme.txt", b"\x00\xff", &[])?;
 
     let listed = store.list(&bucket, "orders/country")?;
@@ -173,14 +114,8 @@ fn objects_are_read(store: &S3) -> Outcome {
     assert_eq!(readers.read_parquet(store, &bucket, "orders/")?, expected);
     assert_eq!(readers.read_parquet_duckdb(store, &bucket, key)?, expected);
     let schema = readers.parquet_schema(store, &bucket, key)?;
-    assert_eq!(
-        schema["columns"][0],
-        json!({"name": "id", "type": "int64", "nullable": true})
-    );
-    assert_eq!(
-        (&schema["rows"], &schema["compression"]),
-        (&json!(3), &json!(["SNAPPY"]))
-    );
+    assert_eq!(schema["columns"][0], json!({"name": "id", "type": "int64", "nullable": true}));
+    assert_eq!((&schema["rows"], &schema["compression"]), (&json!(3), &json!(["SNAPPY"])));
     assert!(store.get(&bucket, "none").is_err());
     Ok(())
 }
@@ -238,12 +173,5 @@ fn sample_rows(object: &str) -> Vec<Row> {
         json!({"id": 2, "raw": "ÿ", "score": "NaN", "at": at, "price": null, "tags": []}),
         json!({"id": null, "raw": null, "score": "Infinity", "at": null, "price": null, "tags": null}),
     ];
-    (0..)
-        .zip(values)
-        .map(|(position, value)| Row {
-            object: object.to_owned(),
-            position,
-            value,
-        })
-        .collect()
+    (0..).zip(values).map(|(position, value)| Row { object: object.to_owned(), position, value }).collect()
 }

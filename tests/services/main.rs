@@ -2,8 +2,13 @@
 
 use std::process::ExitCode;
 
+mod bad_input;
 mod harness;
+mod main_job;
+mod settings;
+mod streams;
+mod support;
 
 fn main() -> ExitCode {
-    tests::ring::main(&[harness::TESTS].concat())
+    tests::ring::main(&[harness::TESTS, main_job::TESTS, streams::TESTS, settings::TESTS, bad_input::TESTS].concat())
 }

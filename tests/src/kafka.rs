@@ -49,10 +49,7 @@ pub struct Record {
 impl Record {
     /// A record with this value and nothing else; take more with `Record { key: .., ..Record::of(value) }`.
     pub fn of(value: impl Into<Vec<u8>>) -> Record {
-        Record {
-            value: Some(value.into()),
-            ..Record::default()
-        }
+        Record { value: Some(value.into()), ..Record::default() }
     }
 }
 
@@ -82,26 +79,13 @@ impl Kafka {
     /// A new node of the caller's own; it ends and its data goes when dropped.
     pub fn start() -> Result<Kafka, Error> {
         let home = install("kafka")?;
-        let failed = |e: std::io::Error| Error::Server {
-            what: "kafka",
-            why: e.to_string(),
-        };
+        let failed = |e: std::io::Error| Error::Server { what: "kafka", why: e.to_string() };
         let directory = data_directory("kafka").map_err(failed)?;
         let (port, controller_port) = (free_port(), free_port());
         let properties = directory.join("server.properties");
-        std::fs::write(
-            &properties,
-            server_properties(&directory, port, controller_port),
-        )
-        .map_err(failed)?;
+        std::fs::write(&properties, server_properties(&directory, port, controller_port)).map_err(failed)?;
         let properties = properties.display().to_string();
-        let format = [
-            "format",
-            "--cluster-id",
-            CLUSTER_ID,
-            "--config",
-            &properties,
-        ];
+        let format = ["format", "--cluster-id", CLUSTER_ID, "--config", &properties];
         run_java(&home, "kafka.tools.StorageTool", &format)?;
 
         let mut arguments = java_arguments(&home, &["-Xmx768m", "-Xms128m", "-XX:+UseG1GC"]);
@@ -114,17 +98,11 @@ impl Kafka {
             directory,
             ready: Ready::Log("Kafka Server started"),
         })?;
-        Ok(Kafka {
-            bootstrap: format!("127.0.0.1:{port}"),
-            server: Some(server),
-        })
+        Ok(Kafka { bootstrap: format!("127.0.0.1:{port}"), server: Some(server) })
     }
 
     pub(crate) fn running(bootstrap: String) -> Kafka {
-        Kafka {
-            bootstrap,
-            server: None,
-        }
+        Kafka { bootstrap, server: None }
     }
 
     /// `host:port`.
@@ -134,10 +112,7 @@ impl Kafka {
 
     /// Creates a topic; returns when all its partitions have a leader.
     pub fn create_topic(&self, topic: &str, partitions: u32) -> Result<(), Error> {
-        self.call(
-            "create_topic",
-            json!({"topic": topic, "partitions": partitions}),
-        )
+        self.call("create_topic", json!({"topic": topic, "partitions": partitions}))
     }
 
     /// Produces the records, in order, with acks of all; returns where each one is, as (partition, offset).
@@ -148,23 +123,33 @@ impl Kafka {
     /// Joins `group` (classic protocol), reads `count` records from where the group is, commits behind them and leaves:
     /// a group as another consumer leaves it behind.
     pub fn consume(&self, group: &str, topic: &str, count: usize) -> Result<Vec<Record>, Error> {
-        self.call(
-            "consume",
-            json!({"group": group, "topic": topic, "count": count}),
-        )
+        self.call("consume", json!({"group": group, "topic": topic, "count": count}))
     }
 
     /// Commits for a group that has no members, metadata included.
     pub fn commit(&self, group: &str, topic: &str, offsets: &[GroupOffset]) -> Result<(), Error> {
-        self.call(
-            "commit",
-            json!({"group": group, "topic": topic, "offsets": offsets}),
-        )
+        self.call("commit", json!({"group": group, "topic": topic, "offsets": offsets}))
     }
 
     /// What the group has committed, by partition; partitions without a commit are left out.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<GroupOffset>, Error> {
         self.call("committed", json!({"group": group, "topic": topic}))
+    }
+
+    /// Waits until the group has committed exactly these offsets, one a partition, with empty metadata.
+    pub fn wait_committed(&self, group: &str, topic: &str, offsets: &[i64], limit: Duration) -> Result<(), Error> {
+        let found: Vec<GroupOffset> = self.call(
+            "wait_committed",
+            json!({"group": group, "topic": topic, "offsets": offsets, "limit_s": limit.as_secs_f64()}),
+        )?;
+        let is_settled = |(found, wanted): (&GroupOffset, &i64)| found.offset == *wanted && found.metadata.is_empty();
+        if found.len() == offsets.len() && found.iter().zip(offsets).all(is_settled) {
+            return Ok(());
+        }
+        Err(Error::Call {
+            what: "wait_committed".to_owned(),
+            why: format!("{group} was to commit {offsets:?} in {topic} within {limit:?} and has {found:?}"),
+        })
     }
 
     /// First and next offset of each partition.
@@ -174,20 +159,13 @@ impl Kafka {
 
     /// Deletes the partition's records before `offset`, as retention does.
     pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) -> Result<(), Error> {
-        self.call(
-            "delete_records",
-            json!({"topic": topic, "partition": partition, "offset": offset}),
-        )
+        self.call("delete_records", json!({"topic": topic, "partition": partition, "offset": offset}))
     }
 
     /// Runs one of Kafka's Java tools by class name, such as `org.apache.kafka.tools.TopicCommand`, with
     /// `--bootstrap-server` and these arguments; returns what it printed. Takes a second or two.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String, Error> {
-        let all: Vec<&str> = ["--bootstrap-server", &self.bootstrap]
-            .iter()
-            .chain(arguments)
-            .copied()
-            .collect();
+        let all: Vec<&str> = ["--bootstrap-server", &self.bootstrap].iter().chain(arguments).copied().collect();
         run_java(&install("kafka")?, class, &all)
     }
 
@@ -217,16 +195,10 @@ impl Kafka {
     }
 
     fn own(&mut self) -> &mut Server {
-        self.server
-            .as_mut()
-            .expect("a node that is not ours is never lent as &mut")
+        self.server.as_mut().expect("a node that is not ours is never lent as &mut")
     }
 
-    fn call<T: serde::de::DeserializeOwned>(
-        &self,
-        action: &str,
-        mut request: serde_json::Value,
-    ) -> Result<T, Error> {
+    fn call<T: serde::de::DeserializeOwned>(&self, action: &str, mut request: serde_json::Value) -> Result<T, Error> {
         request["bootstrap"] = json!(self.bootstrap);
         let readers: &Readers = Services::readers()?;
         readers.call(SCRIPT, action, &request)
@@ -235,24 +207,14 @@ impl Kafka {
 
 fn java_arguments(home: &Path, options: &[&str]) -> Vec<String> {
     let mut arguments: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-    arguments.push(format!(
-        "-Dlog4j2.configurationFile={}/log4j2.properties",
-        home.display()
-    ));
+    arguments.push(format!("-Dlog4j2.configurationFile={}/log4j2.properties", home.display()));
     arguments.extend(["-cp".to_owned(), format!("{}/libs/*", home.display())]);
     arguments
 }
 
 fn run_java(home: &Path, class: &str, arguments: &[&str]) -> Result<String, Error> {
-    let failed = |why: String| Error::Call {
-        what: class.to_owned(),
-        why,
-    };
-    let options = [
-        "-Xmx256m",
-        "-XX:TieredStopAtLevel=1",
-        "-Dsluice.log.level=WARN",
-    ];
+    let failed = |why: String| Error::Call { what: class.to_owned(), why };
+    let options = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-Dsluice.log.level=WARN"];
     let output = limited(Path::new("java"), TOOL_LIMIT)
         .args(java_arguments(home, &options))
         .arg(class)
@@ -262,10 +224,7 @@ fn run_java(home: &Path, class: &str, arguments: &[&str]) -> Result<String, Erro
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match output.status.success() {
         true => Ok(text(&output.stdout)),
-        false => Err(failed(last_lines(
-            &(text(&output.stdout) + &text(&output.stderr)),
-            20,
-        ))),
+        false => Err(failed(last_lines(&(text(&output.stdout) + &text(&output.stderr)), 20))),
     }
 }
 

@@ -4,7 +4,7 @@
 //! the services that the selected tests need, once per process, on free loopback ports, and takes them down at the end.
 //! A service that cannot be had turns its tests into *ignored, with the reason*, and into failures under `CI=true`.
 //! Kafka and MinIO can also be started for one test alone ([`Kafka::start`], [`S3::start_minio`]) and then be stopped,
-//! killed and paused by it. What the program wrote is read back by readers that share no code with it ([`Readers`]).
+//! killed and paused by it. The program itself is a [`Sluice`], started as a user starts it. What it wrote is read back by readers that share no code with it ([`Readers`]).
 //!
 //! ```text
 //!  ring::main -> Need -> Services -> localstack/install.sh -> cache directory
@@ -24,6 +24,7 @@ pub mod ring;
 mod s3;
 mod server;
 mod services;
+mod sluice;
 
 pub use error::Error;
 pub use kafka::{GroupOffset, Kafka, OffsetLimits, Record};
@@ -31,3 +32,4 @@ pub use process::{stop_all, unique};
 pub use readers::{Readers, Row};
 pub use s3::{Object, S3};
 pub use services::{Need, Services};
+pub use sluice::{Place, Reply, Sluice, Start};

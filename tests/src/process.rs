@@ -29,11 +29,7 @@ pub fn stop_all() {
 /// A name that no other test uses, fit for topics, groups and buckets: `<stem>-<process id>-<number>`.
 pub fn unique(stem: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
-    format!(
-        "{stem}-{}-{}",
-        std::process::id(),
-        NUMBER.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{stem}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A long running child of this process.
@@ -59,12 +55,8 @@ impl Process {
         });
         die_with_parent(&mut command, libc::SIGKILL);
         let (reply, answer) = mpsc::channel();
-        starter
-            .send((command, reply))
-            .expect("the starter thread never ends");
-        let child = answer
-            .recv()
-            .expect("the starter thread answers every job")?;
+        starter.send((command, reply)).expect("the starter thread never ends");
+        let child = answer.recv().expect("the starter thread answers every job")?;
         let process = Process(Arc::new(Mutex::new(child)));
         lock(&RUNNING).push(process.clone());
         Ok(process)
@@ -101,10 +93,7 @@ impl Process {
 }
 
 /// Makes the child receive `signal` when the thread that starts it ends.
-#[expect(
-    unsafe_code,
-    reason = "there is no safe way to set a parent death signal"
-)]
+#[expect(unsafe_code, reason = "there is no safe way to set a parent death signal")]
 pub(crate) fn die_with_parent(command: &mut Command, signal: libc::c_int) {
     // SAFETY: prctl is async-signal-safe and changes only the child.
     unsafe {
@@ -118,10 +107,7 @@ pub(crate) fn die_with_parent(command: &mut Command, signal: libc::c_int) {
 /// A command that is ended, with all its own children, after `limit` or when the calling thread ends.
 pub(crate) fn limited(program: &Path, limit: Duration) -> Command {
     let mut command = Command::new("timeout");
-    command
-        .arg("--kill-after=10")
-        .arg(limit.as_secs().to_string())
-        .arg(program);
+    command.arg("--kill-after=10").arg(limit.as_secs().to_string()).arg(program);
     die_with_parent(&mut command, libc::SIGTERM);
     command
 }
@@ -159,9 +145,7 @@ fn remove_data_of_the_dead(temporary: &Path, prefix: &str) {
         let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(prefix)) else {
             continue;
         };
-        let dead = pid
-            .parse::<u32>()
-            .is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let dead = pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
         if dead {
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -187,10 +171,7 @@ pub(crate) fn free_port() -> u16 {
 
 /// A setting from outside; empty counts as unset.
 pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var_os(name)?
-        .into_string()
-        .ok()
-        .filter(|value| !value.is_empty())
+    std::env::var_os(name)?.into_string().ok().filter(|value| !value.is_empty())
 }
 
 /// Says something to whoever watches the run.

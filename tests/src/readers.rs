@@ -35,75 +35,41 @@ pub struct Row {
 
 impl Readers {
     pub(crate) fn of(home: &Path) -> Readers {
-        Readers {
-            python: home.join("bin/python"),
-        }
+        Readers { python: home.join("bin/python") }
     }
 
     /// Reads with pyarrow all objects whose key starts with `prefix` (a whole key is one too) and ends in `.parquet`,
     /// by key. Columns come from the files alone, never from their paths.
     pub fn read_parquet(&self, store: &S3, bucket: &str, prefix: &str) -> Result<Vec<Row>, Error> {
-        self.call(
-            PARQUET,
-            "read_parquet",
-            &store.request(json!({"bucket": bucket, "prefix": prefix})),
-        )
+        self.call(PARQUET, "read_parquet", &store.request(json!({"bucket": bucket, "prefix": prefix})))
     }
 
     /// As [`Readers::read_parquet`], with DuckDB.
-    pub fn read_parquet_duckdb(
-        &self,
-        store: &S3,
-        bucket: &str,
-        prefix: &str,
-    ) -> Result<Vec<Row>, Error> {
-        self.call(
-            PARQUET,
-            "read_parquet_duckdb",
-            &store.request(json!({"bucket": bucket, "prefix": prefix})),
-        )
+    pub fn read_parquet_duckdb(&self, store: &S3, bucket: &str, prefix: &str) -> Result<Vec<Row>, Error> {
+        self.call(PARQUET, "read_parquet_duckdb", &store.request(json!({"bucket": bucket, "prefix": prefix})))
     }
 
     /// As [`Readers::read_parquet`], from the files below a local directory.
     pub fn read_local_parquet(&self, directory: &Path) -> Result<Vec<Row>, Error> {
-        self.call(
-            PARQUET,
-            "read_local_parquet",
-            &json!({"directory": directory}),
-        )
+        self.call(PARQUET, "read_local_parquet", &json!({"directory": directory}))
     }
 
     /// What the footer of one object says, by pyarrow:
     /// `{"columns": [{"name", "type", "nullable"}], "rows", "row_groups", "compression": [..], "metadata": {..}, "created_by"}`.
     pub fn parquet_schema(&self, store: &S3, bucket: &str, key: &str) -> Result<Value, Error> {
-        self.call(
-            PARQUET,
-            "parquet_schema",
-            &store.request(json!({"bucket": bucket, "key": key})),
-        )
+        self.call(PARQUET, "parquet_schema", &store.request(json!({"bucket": bucket, "key": key})))
     }
 
     /// Calls the function `action` of a Python script with the request's fields as named arguments, and reads its
     /// result from JSON. This is how all of the above work; a ring may bring scripts of its own.
-    pub fn call<T: DeserializeOwned>(
-        &self,
-        script: &str,
-        action: &str,
-        request: &Value,
-    ) -> Result<T, Error> {
+    pub fn call<T: DeserializeOwned>(&self, script: &str, action: &str, request: &Value) -> Result<T, Error> {
         let output = self.run(script, action, request)?;
-        serde_json::from_slice(&output).map_err(|e| Error::Call {
-            what: action.to_owned(),
-            why: e.to_string(),
-        })
+        serde_json::from_slice(&output).map_err(|e| Error::Call { what: action.to_owned(), why: e.to_string() })
     }
 
     /// As [`Readers::call`], for a function that returns bytes.
     pub fn run(&self, script: &str, action: &str, request: &Value) -> Result<Vec<u8>, Error> {
-        let failed = |why: String| Error::Call {
-            what: action.to_owned(),
-            why,
-        };
+        let failed = |why: String| Error::Call { what: action.to_owned(), why };
         let mut python = limited(&self.python, CALL_LIMIT)
             .args(["-c", &format!("{script}\n{ENTRY}"), action])
             .stdin(Stdio::piped())
@@ -115,16 +81,12 @@ impl Readers {
         // A script that dies before it has read its request says why on stderr.
         let _ = input.write_all(request.to_string().as_bytes());
         drop(input);
-        let output = python
-            .wait_with_output()
-            .map_err(|e| failed(e.to_string()))?;
+        let output = python.wait_with_output().map_err(|e| failed(e.to_string()))?;
         match output.status.success() {
             true => Ok(output.stdout),
-            false => Err(failed(format!(
-                "{}\n{}",
-                output.status,
-                last_lines(&String::from_utf8_lossy(&output.stderr), 20)
-            ))),
+            false => {
+                Err(failed(format!("{}\n{}", output.status, last_lines(&String::from_utf8_lossy(&output.stderr), 20))))
+            }
         }
     }
 }
@@ -138,16 +100,11 @@ pub(crate) fn text_of(bytes: &[u8]) -> String {
 pub(crate) mod latin1 {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub(crate) fn serialize<S: Serializer>(
-        bytes: &Option<Vec<u8>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
         bytes.as_deref().map(super::text_of).serialize(serializer)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
         let Some(text) = Option::<String>::deserialize(deserializer)? else {
             return Ok(None);
         };

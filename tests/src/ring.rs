@@ -17,6 +17,9 @@ use crate::{Error, Need, stop_all};
 /// A test that takes longer counts as failed; the ring goes on.
 const TEST_LIMIT: Duration = Duration::from_secs(300);
 
+/// Tests wait for other processes most of the time, so more of them run side by side than there are cores.
+const TESTS_AT_ONCE: usize = 8;
+
 /// What a test returns; any error converts by `?`.
 pub type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
 
@@ -33,16 +36,10 @@ pub struct Test {
 
 /// The main function of a ring. Takes the arguments of `cargo test`: filters, `--exact`, `--list`, `--test-threads`.
 pub fn main(tests: &[Test]) -> ExitCode {
-    let arguments = Arguments::from_args();
-    let missing = if arguments.list {
-        BTreeMap::new()
-    } else {
-        resolve_needs(&arguments, tests)
-    };
-    let trials = tests
-        .iter()
-        .map(|&test| trial(test, find_missing(&test, &missing)))
-        .collect();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(TESTS_AT_ONCE);
+    let missing = if arguments.list { BTreeMap::new() } else { resolve_needs(&arguments, tests) };
+    let trials = tests.iter().map(|&test| trial(test, find_missing(&test, &missing))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     stop_all();
     report_missing(&missing);
@@ -67,10 +64,7 @@ fn resolve_needs(arguments: &Arguments, tests: &[Test]) -> BTreeMap<Need, Error>
         .flat_map(|test| test.needs.iter().copied())
         .collect();
     thread::scope(|scope| {
-        let resolving: Vec<_> = needs
-            .iter()
-            .map(|&need| (need, scope.spawn(move || need.resolve())))
-            .collect();
+        let resolving: Vec<_> = needs.iter().map(|&need| (need, scope.spawn(move || need.resolve()))).collect();
         let mut missing = BTreeMap::new();
         for (need, resolved) in resolving {
             if let Err(error) = resolved.join().expect("resolving a need does not panic") {
@@ -82,17 +76,12 @@ fn resolve_needs(arguments: &Arguments, tests: &[Test]) -> BTreeMap<Need, Error>
 }
 
 fn find_missing(test: &Test, missing: &BTreeMap<Need, Error>) -> Option<Error> {
-    test.needs
-        .iter()
-        .find_map(|need| missing.get(need))
-        .cloned()
+    test.needs.iter().find_map(|need| missing.get(need)).cloned()
 }
 
 fn report_missing(missing: &BTreeMap<Need, Error>) {
     for (need, error) in missing {
-        announce(&format!(
-            "\n*** TESTS THAT NEED {need:?} DID NOT RUN: {error}\n"
-        ));
+        announce(&format!("\n*** TESTS THAT NEED {need:?} DID NOT RUN: {error}\n"));
     }
 }
 
@@ -129,9 +118,6 @@ fn run(test: Test) -> Result<(), Failed> {
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("panicked: {}", text.unwrap_or("no message"))
 }

@@ -53,9 +53,7 @@ impl S3 {
         let server = Server::start(Launch {
             what: "minio",
             program: home.join("minio"),
-            arguments: ["server", "--quiet", "--address", &address, &disk]
-                .map(str::to_owned)
-                .to_vec(),
+            arguments: ["server", "--quiet", "--address", &address, &disk].map(str::to_owned).to_vec(),
             environment: vec![
                 ("MINIO_ROOT_USER", store.access_key.to_owned()),
                 ("MINIO_ROOT_PASSWORD", store.secret_key.to_owned()),
@@ -63,18 +61,12 @@ impl S3 {
                 ("MINIO_CALLHOME_ENABLE", "off".to_owned()),
                 ("MINIO_BROWSER", "off".to_owned()),
                 // A fixed key, so that requests with server-side encryption are served and not refused.
-                (
-                    "MINIO_KMS_SECRET_KEY",
-                    "test-key:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned(),
-                ),
+                ("MINIO_KMS_SECRET_KEY", "test-key:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned()),
             ],
             directory,
             ready: Ready::Http(port, "/minio/health/ready"),
         })?;
-        Ok(S3 {
-            server: Some(server),
-            ..store
-        })
+        Ok(S3 { server: Some(server), ..store })
     }
 
     /// A LocalStack of the caller's own, serving S3 and STS; it ends and its data goes when dropped.
@@ -105,28 +97,15 @@ impl S3 {
             directory,
             ready: Ready::Http(port, "/_localstack/health"),
         })?;
-        Ok(S3 {
-            server: Some(server),
-            ..store
-        })
+        Ok(S3 { server: Some(server), ..store })
     }
 
     pub(crate) fn running_minio(endpoint: String) -> S3 {
-        S3 {
-            endpoint,
-            access_key: "minioadmin",
-            secret_key: "minioadmin",
-            server: None,
-        }
+        S3 { endpoint, access_key: "minioadmin", secret_key: "minioadmin", server: None }
     }
 
     pub(crate) fn running_localstack(endpoint: String) -> S3 {
-        S3 {
-            endpoint,
-            access_key: "test",
-            secret_key: "test",
-            server: None,
-        }
+        S3 { endpoint, access_key: "test", secret_key: "test", server: None }
     }
 
     /// `http://host:port`.
@@ -150,27 +129,14 @@ impl S3 {
     }
 
     /// Writes an object.
-    pub fn put(
-        &self,
-        bucket: &str,
-        key: &str,
-        body: &[u8],
-        metadata: &[(&str, &str)],
-    ) -> Result<(), Error> {
+    pub fn put(&self, bucket: &str, key: &str, body: &[u8], metadata: &[(&str, &str)]) -> Result<(), Error> {
         let metadata: BTreeMap<_, _> = metadata.iter().copied().collect();
-        self.call(
-            "put",
-            json!({"bucket": bucket, "key": key, "body": text_of(body), "metadata": metadata}),
-        )
+        self.call("put", json!({"bucket": bucket, "key": key, "body": text_of(body), "metadata": metadata}))
     }
 
     /// Reads an object.
     pub fn get(&self, bucket: &str, key: &str) -> Result<Vec<u8>, Error> {
-        Services::readers()?.run(
-            SCRIPT,
-            "get",
-            &self.request(json!({"bucket": bucket, "key": key})),
-        )
+        Services::readers()?.run(SCRIPT, "get", &self.request(json!({"bucket": bucket, "key": key})))
     }
 
     /// Deletes an object; one that is not there is no error.
@@ -220,16 +186,10 @@ impl S3 {
     }
 
     fn own(&mut self) -> &mut Server {
-        self.server
-            .as_mut()
-            .expect("a store that is not ours is never lent as &mut")
+        self.server.as_mut().expect("a store that is not ours is never lent as &mut")
     }
 
-    fn call<T: serde::de::DeserializeOwned>(
-        &self,
-        action: &str,
-        request: serde_json::Value,
-    ) -> Result<T, Error> {
+    fn call<T: serde::de::DeserializeOwned>(&self, action: &str, request: serde_json::Value) -> Result<T, Error> {
         Services::readers()?.call(SCRIPT, action, &self.request(request))
     }
 
@@ -246,8 +206,5 @@ impl S3 {
 }
 
 fn new_directory(what: &'static str) -> Result<std::path::PathBuf, Error> {
-    data_directory(what).map_err(|e| Error::Server {
-        what,
-        why: e.to_string(),
-    })
+    data_directory(what).map_err(|e| Error::Server { what, why: e.to_string() })
 }

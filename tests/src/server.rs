@@ -44,11 +44,7 @@ impl Server {
     /// Returns when the service is ready.
     pub(crate) fn start(launch: Launch) -> Result<Server, Error> {
         let process = run(&launch, 1)?;
-        Ok(Server {
-            launch,
-            process,
-            starts: 1,
-        })
+        Ok(Server { launch, process, starts: 1 })
     }
 
     /// Asks the service to stop (SIGTERM) and waits for its end.
@@ -57,11 +53,7 @@ impl Server {
             return Ok(());
         }
         self.process.kill();
-        Err(failure(
-            &self.launch,
-            self.starts,
-            "did not stop in time and was killed",
-        ))
+        Err(failure(&self.launch, self.starts, "did not stop in time and was killed"))
     }
 
     /// SIGKILL, as a crash.
@@ -98,19 +90,14 @@ impl Drop for Server {
 }
 
 fn run(launch: &Launch, start: u32) -> Result<Process, Error> {
-    let process = spawn(launch, start)
-        .map_err(|e| failure(launch, start, &format!("could not be run: {e}")))?;
+    let process = spawn(launch, start).map_err(|e| failure(launch, start, &format!("could not be run: {e}")))?;
     let mut ended = None;
     let ready = wait_until(READY_LIMIT, || {
         ended = process.ended();
         ended.is_some() || is_ready(launch, start)
     });
     match (ready, ended) {
-        (_, Some(status)) => Err(failure(
-            launch,
-            start,
-            &format!("ended at once with {status}"),
-        )),
+        (_, Some(status)) => Err(failure(launch, start, &format!("ended at once with {status}"))),
         (true, None) => Ok(process),
         (false, None) => {
             process.kill();
@@ -141,13 +128,9 @@ fn is_ready(launch: &Launch, start: u32) -> bool {
 
 fn answers_ok(port: u16, path: &str) -> io::Result<bool> {
     const LIMIT: Duration = Duration::from_secs(2);
-    let mut stream =
-        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LIMIT)?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
     let mut status = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut status)?;
     Ok(status.ends_with(b" 200"))
@@ -155,10 +138,7 @@ fn answers_ok(port: u16, path: &str) -> io::Result<bool> {
 
 fn failure(launch: &Launch, start: u32, why: &str) -> Error {
     let log = last_lines(&read_log(launch, start), 20);
-    Error::Server {
-        what: launch.what,
-        why: format!("{why}; end of its log:\n{log}"),
-    }
+    Error::Server { what: launch.what, why: format!("{why}; end of its log:\n{log}") }
 }
 
 fn read_log(launch: &Launch, start: u32) -> String {

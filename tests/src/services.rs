@@ -48,26 +48,20 @@ impl Services {
     /// One Kafka node; `SLUICE_TEST_KAFKA=host:port` names one that already runs.
     pub fn kafka() -> Result<&'static Kafka, Error> {
         static KAFKA: OnceLock<Result<Kafka, Error>> = OnceLock::new();
-        shared(&KAFKA, || {
-            environment("SLUICE_TEST_KAFKA").map_or_else(Kafka::start, |at| Ok(Kafka::running(at)))
-        })
+        shared(&KAFKA, || environment("SLUICE_TEST_KAFKA").map_or_else(Kafka::start, |at| Ok(Kafka::running(at))))
     }
 
     /// MinIO; `SLUICE_TEST_MINIO=http://host:port` names one that already runs, with minioadmin as both keys.
     pub fn minio() -> Result<&'static S3, Error> {
         static MINIO: OnceLock<Result<S3, Error>> = OnceLock::new();
-        shared(&MINIO, || {
-            environment("SLUICE_TEST_MINIO")
-                .map_or_else(S3::start_minio, |at| Ok(S3::running_minio(at)))
-        })
+        shared(&MINIO, || environment("SLUICE_TEST_MINIO").map_or_else(S3::start_minio, |at| Ok(S3::running_minio(at))))
     }
 
     /// LocalStack; `SLUICE_TEST_LOCALSTACK=http://host:port` names one that already runs.
     pub fn localstack() -> Result<&'static S3, Error> {
         static LOCALSTACK: OnceLock<Result<S3, Error>> = OnceLock::new();
         shared(&LOCALSTACK, || {
-            environment("SLUICE_TEST_LOCALSTACK")
-                .map_or_else(S3::start_localstack, |at| Ok(S3::running_localstack(at)))
+            environment("SLUICE_TEST_LOCALSTACK").map_or_else(S3::start_localstack, |at| Ok(S3::running_localstack(at)))
         })
     }
 
@@ -98,21 +92,14 @@ pub(crate) fn install(what: &'static str) -> Result<PathBuf, Error> {
         .spawn()
         .map_err(|e| unavailable(format!("could not run {SCRIPT}: {e}")))?;
     let mut notices = String::new();
-    for line in BufReader::new(script.stderr.take().expect("stderr is piped"))
-        .lines()
-        .map_while(Result::ok)
-    {
+    for line in BufReader::new(script.stderr.take().expect("stderr is piped")).lines().map_while(Result::ok) {
         announce(&line);
         notices.push_str(&line);
         notices.push('\n');
     }
-    let output = script
-        .wait_with_output()
-        .map_err(|e| unavailable(e.to_string()))?;
+    let output = script.wait_with_output().map_err(|e| unavailable(e.to_string()))?;
     match output.status.success() {
-        true => Ok(PathBuf::from(
-            String::from_utf8_lossy(&output.stdout).trim_end(),
-        )),
+        true => Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end())),
         false => Err(unavailable(last_lines(&notices, 16))),
     }
 }

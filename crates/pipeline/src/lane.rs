@@ -101,6 +101,8 @@ pub(crate) struct Lane {
     /// First rows, held back until the topic's schema is known.
     held_back: Vec<RawBatch>,
     held_back_until: Option<Instant>,
+    /// No record before this offset is left to come after those held back.
+    held_back_to: Offset,
     // The open cut:
     open: OpenCut,
     share: Share,
@@ -126,6 +128,7 @@ impl Lane {
             position: parts.start,
             held_back: Vec::new(),
             held_back_until: None,
+            held_back_to: parts.start,
             open: OpenCut::new(context.clone(), parts.topic_partition.clone(), nonce),
             share: (parts.share)(),
             state: CutState::new(&recipe.rotation),
@@ -256,6 +259,7 @@ impl Lane {
         for raw in held_back {
             self.take(raw).await?;
         }
+        self.pass(self.held_back_to).await?;
         self.parts.outbox.tell(FromLane::Written { to: self.position, bytes: 0 });
         Ok(())
     }
@@ -526,14 +530,21 @@ impl Lane {
 
     async fn advance(&mut self, next: Offset) -> Result<(), TaskError> {
         if !self.held_back.is_empty() {
+            self.held_back_to = next;
             return Ok(());
         }
+        self.pass(next).await?;
+        self.parts.outbox.tell(FromLane::Written { to: self.position, bytes: 0 });
+        self.settle().await
+    }
+
+    /// Takes note that no record before `next` is left to come.
+    async fn pass(&mut self, next: Offset) -> Result<(), TaskError> {
         if self.parts.replay.as_ref().is_some_and(|(range, _)| next >= range.end()) {
             self.finish_replay().await?;
         }
         self.position = self.position.max(next);
-        self.parts.outbox.tell(FromLane::Written { to: self.position, bytes: 0 });
-        self.settle().await
+        Ok(())
     }
 
     // ---- cuts

@@ -22,7 +22,7 @@ use crate::typing::Typing;
 use crate::{Budget, Clock, Control, Doing, Ledger, Recipe, TaskError, TaskMetrics, TopicSchemas, Wanted};
 
 /// Raw batches that wait in lanes; more stay in the source.
-const READ_AHEAD_BYTES: usize = 32 * 1024 * 1024;
+const READ_AHEAD_BYTES: usize = 8 * 1024 * 1024;
 
 /// How often lag is looked at and refused commits are said again.
 const TICK: Duration = Duration::from_millis(100);
@@ -293,6 +293,9 @@ impl Loop {
 
     fn open_lane(&mut self, assigned: Assigned) -> Result<(), TaskError> {
         let Assigned { topic_partition, start, metadata, committed } = assigned;
+        if let Some(stale) = self.lane_of(&topic_partition) {
+            self.drop_lane(stale);
+        }
         let replay = Plan::from_metadata(start, &metadata)
             .map_err(|source| TaskError::Plan { topic_partition: topic_partition.clone(), source })?
             .filter(|(range, _)| !range.is_empty());

@@ -136,7 +136,7 @@ impl House {
         let _running = Running(&self.running_tasks);
         let mut source_config = SourceConfig::new(client, source::subscription(&settings)?);
         source_config.fetch_bytes = (self.budget.limit() / 16 / tasks).clamp(2 << 20, 64 << 20);
-        source_config.queue_bytes_max = (self.budget.limit() / 32 / tasks).clamp(1 << 20, 32 << 20);
+        source_config.queue_bytes_max = (self.budget.limit() / 64 / tasks).clamp(1 << 20, 32 << 20);
         source_config.revoke_timeout = self.worker.graceful_timeout;
         let queues = self.budget.share();
         queues.resize(source_config.fetch_bytes + source_config.queue_bytes_max);
@@ -246,5 +246,59 @@ impl Assembly for House {
     async fn run_task(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskFailure> {
         let outcome = self.work(task, config, control).await;
         outcome.map_err(|error| TaskFailure { trace: error.to_string(), transient: error.is_transient() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use supervisor::Definition;
+
+    use super::*;
+
+    /// What Kafka Connect 4.3.1 shows for the S3 sink, recorded from `GET /connector-plugins/../config`.
+    const UPSTREAM: &str = include_str!("../../../tests/data/s3-sink-configdef.json");
+
+    #[test]
+    fn every_key_of_the_s3_sink_is_declared_as_upstream_declares_it() {
+        let keys = connector_keys(&CONNECTORS[0]);
+        let upstream: Vec<Value> = serde_json::from_str(UPSTREAM).unwrap();
+        assert!(upstream.len() > 90);
+        for expected in upstream {
+            let name = expected["name"].as_str().unwrap();
+            let key = keys.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("{name} is not declared"));
+            let ours = Definition::of(key);
+            let shown = serde_json::json!({
+                "name": name,
+                "type": ours.kind.as_str(),
+                "required": ours.required,
+                "default_value": ours.default_value,
+                "importance": ours.importance.as_str(),
+                "group": ours.group.unwrap_or_default(),
+                "order_in_group": ours.order,
+                "width": ours.width.as_str(),
+                "display_name": ours.display_name,
+                "dependents": ours.dependents,
+            });
+            // The version that is built in is shown by `GET /connector-plugins`.
+            if name != "connector.plugin.version" {
+                assert_eq!(shown, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_connectors_of_the_repository_are_valid() {
+        let house = House::new(Worker::new(Config::new()).unwrap(), BTreeMap::new());
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../connectors");
+        let mut connectors = 0;
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let (name, config) = crate::connector_file::read(&entry.unwrap().path()).unwrap();
+            let errors: Vec<String> = house.validate(&config).errors().map(str::to_owned).collect();
+            // A schema file is named from the root of the repository, where tests of this crate do not run.
+            assert!(errors.iter().all(|error| error.contains("schemas/")), "{name}: {errors:?}");
+            connectors += 1;
+        }
+        assert!(connectors > 0);
     }
 }

@@ -114,7 +114,8 @@ fn key_table<'a>(text: &mut String, keys: impl Iterator<Item = &'a Key>) {
     text.push_str("\n| key | type | default | values | what it does |\n|---|---|---|---|---|\n");
     for key in keys {
         let ours = if key.origin == Origin::Sluice { " (sluice)" } else { "" };
-        let cell = |text: String| text.replace('|', "\\|").replace('\n', " ");
+        // `<name>` would be taken for HTML.
+        let cell = |text: String| text.replace('|', "\\|").replace('<', "&lt;").replace('\n', " ");
         let _ = writeln!(
             text,
             "| `{}`{ours} | {} | {} | {} | {}{} |",

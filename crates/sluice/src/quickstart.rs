@@ -51,8 +51,13 @@ pub(crate) fn run(options: &QuickstartOptions) -> Result<(), Failure> {
         output.display(),
         config["flush.size"],
     ));
-    // The embedded broker is quick with the newer group protocol only.
-    let worker = [(BOOTSTRAP_SERVERS.name, broker.bootstrap_servers()), ("consumer.group.protocol", "consumer")];
+    // The embedded broker is quick with the newer group protocol only, and lets a fetch that finds nothing wait its time
+    // out even if records come in.
+    let worker = [
+        (BOOTSTRAP_SERVERS.name, broker.bootstrap_servers()),
+        ("consumer.group.protocol", "consumer"),
+        ("consumer.fetch.max.wait.ms", "5"),
+    ];
     let worker = worker.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let worker = Worker::new(worker).map_err(|error| Failure::Worker(error.to_string()))?;
     let house = Arc::new(House::new(worker, std::collections::BTreeMap::new()));

@@ -17,6 +17,7 @@ use crate::cli::WorkerOptions;
 use crate::connector_file;
 use crate::failure::Failure;
 use crate::signals;
+use crate::validate;
 use crate::worker::{BOOTSTRAP_SERVERS, Worker};
 
 /// Commit this binary was built from, if the build said so.
@@ -60,6 +61,12 @@ async fn serve(
     let (advertised, graceful_timeout) = (worker.advertised.clone(), worker.graceful_timeout);
     let cluster_id = cluster_id(&worker);
     let house = Arc::new(House::new(worker, environment));
+    for (name, config) in &given {
+        let (errors, _) = validate::problems(&house, config);
+        if !errors.is_empty() {
+            return Err(Failure::Invalid(format!("connector {name}: {}", errors.join("; "))));
+        }
+    }
     let mut registry = Registry::default();
     house.metrics.register(&mut registry);
     let options = Options { worker_id: advertised, graceful_timeout };

@@ -20,6 +20,8 @@ pub(crate) fn run(files: &[PathBuf], options: &WorkerOptions) -> Result<(), Fail
     for path in files {
         let (errors, warnings) = match connector_file::read(path) {
             Ok((_, config)) => problems(&house, &config),
+            // The path stands before each line already.
+            Err(Failure::Connector { why, .. }) => (vec![why], Vec::new()),
             Err(failure) => (vec![failure.to_string()], Vec::new()),
         };
         for error in &errors {
@@ -40,7 +42,7 @@ pub(crate) fn run(files: &[PathBuf], options: &WorkerOptions) -> Result<(), Fail
     }
 }
 
-/// Errors and warnings of a configuration.
+/// Errors and warnings of a configuration, each once: `topics` and `topics.regex` are blamed in the same words.
 pub(crate) fn problems(house: &House, config: &model::Config) -> (Vec<String>, Vec<String>) {
     let class = config.get("connector.class").map_or("", |class| class.trim());
     if class.is_empty() {
@@ -51,5 +53,11 @@ pub(crate) fn problems(house: &House, config: &model::Config) -> (Vec<String>, V
         return (vec![format!("connector.class {class} is unknown, expected one of: s3, {}", known.join(", "))], Vec::new());
     }
     let validation = house.validate(config);
-    (validation.errors().map(str::to_owned).collect(), validation.warnings.clone())
+    let mut errors: Vec<String> = Vec::new();
+    for error in validation.errors() {
+        if !errors.iter().any(|known| known == error) {
+            errors.push(error.to_owned());
+        }
+    }
+    (errors, validation.warnings.clone())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::Figment;
-use figment::providers::{Format, Serialized, Toml, Yaml};
+use figment::providers::{Format, Serialized, Toml};
 use model::{Check, Config, Importance, Invalid, Key, Kind, Settings};
 use pipeline::MEMORY_BUDGET_BYTES;
 use serde_json::Value;
@@ -169,7 +169,11 @@ fn merge_file(figment: Figment, path: &Path) -> Result<Figment, Failure> {
             let flat = connector_file::properties(&text).map_err(|why| Failure::Worker(format!("{}: {why}", path.display())))?;
             figment.merge(Serialized::globals(nested(&flat)))
         }
-        Some("yaml" | "yml") => figment.merge(Yaml::string(&text)),
+        Some("yaml" | "yml") => {
+            let value: Value = serde_yaml_ng::from_str(&text)
+                .map_err(|error| Failure::Worker(format!("{}: not YAML: {error}", path.display())))?;
+            figment.merge(Serialized::globals(value))
+        }
         Some(_) | None => figment.merge(Toml::string(&text)),
     })
 }

@@ -73,7 +73,7 @@ impl SourceConfig {
             ("fetch.queue.backoff.ms", "2".to_owned()),
             ("queued.max.messages.kbytes", kilobytes.to_string()),
             ("fetch.max.bytes", fetch_max.to_string()),
-            ("fetch.message.max.bytes", (self.fetch_bytes / 16).clamp(64 << 10, 4 << 20).min(fetch_max).to_string()),
+            ("fetch.message.max.bytes", (self.fetch_bytes / 64).clamp(64 << 10, 1 << 20).min(fetch_max).to_string()),
             ("statistics.interval.ms", "0".to_owned()),
             ("log.connection.close", "false".to_owned()),
         ];

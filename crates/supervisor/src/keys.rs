@@ -67,36 +67,6 @@ pub const TASKS_MAX_ENFORCE: Key = Key::new(
 .shown(Width::Short, "Enforce tasks max")
 .ignored("there are never more tasks than tasks.max");
 
-/// Version of the key converter's plug-in.
-pub const KEY_CONVERTER_PLUGIN_VERSION: Key = Key::new(
-    "key.converter.plugin.version",
-    Kind::String,
-    "Version of the key converter.",
-)
-.group("Common", 7)
-.shown(Width::Short, "Key converter version")
-.ignored(ONE_VERSION);
-
-/// Version of the value converter's plug-in.
-pub const VALUE_CONVERTER_PLUGIN_VERSION: Key = Key::new(
-    "value.converter.plugin.version",
-    Kind::String,
-    "Version of the value converter.",
-)
-.group("Common", 9)
-.shown(Width::Short, "Value converter version")
-.ignored(ONE_VERSION);
-
-/// Version of the header converter's plug-in.
-pub const HEADER_CONVERTER_PLUGIN_VERSION: Key = Key::new(
-    "header.converter.plugin.version",
-    Kind::String,
-    "Version of the header converter.",
-)
-.group("Common", 11)
-.shown(Width::Short, "Header converter version")
-.ignored(ONE_VERSION);
-
 /// What happens when a resolved secret expires.
 pub const CONFIG_ACTION_RELOAD: Key = Key::new(
     "config.action.reload",
@@ -214,9 +184,6 @@ pub const KEYS: &[Key] = &[
     CONNECTOR_PLUGIN_VERSION,
     TASKS_MAX,
     TASKS_MAX_ENFORCE,
-    KEY_CONVERTER_PLUGIN_VERSION,
-    VALUE_CONVERTER_PLUGIN_VERSION,
-    HEADER_CONVERTER_PLUGIN_VERSION,
     CONFIG_ACTION_RELOAD,
     ERRORS_RETRY_TIMEOUT,
     ERRORS_RETRY_DELAY_MAX_MS,

@@ -283,7 +283,7 @@ impl Operation {
             if let Some(connector) = &mut *self.slot.connector() {
                 connector.target = target;
             }
-            info!(connector = %self.name, ?target, "connector steered");
+            info!(connector = %self.name, wanted = ?target, "connector steered");
         }
         self.reconcile(false).await;
         Ok(())
@@ -447,7 +447,7 @@ impl Operation {
         }
         let info = connector.info(&self.name);
         *slot = Some(connector);
-        info!(connector = %self.name, created, ?target, "connector configured");
+        info!(connector = %self.name, created, wanted = ?target, "connector configured");
         Ok(Put { created, info })
     }
 

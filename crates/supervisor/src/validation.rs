@@ -139,10 +139,14 @@ impl Validation {
         }
     }
 
-    /// Adds problems that no single key can tell. A problem of an unknown key makes an entry without a definition.
+    /// Adds problems that no single key can tell; what is known of a key already is not said again. A problem of an
+    /// unknown key makes an entry without a definition.
     pub fn blame(&mut self, problems: impl IntoIterator<Item = Invalid>) {
         for problem in problems {
-            self.entry(&problem.key).errors.push(problem.message);
+            let errors = &mut self.entry(&problem.key).errors;
+            if !errors.contains(&problem.message) {
+                errors.push(problem.message);
+            }
         }
     }
 

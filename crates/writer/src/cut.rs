@@ -21,6 +21,10 @@ use crate::upload::{PartBuffer, Upload};
 /// Under memory pressure a file with fewer bytes of rows than this is not encoded: its encoder would weigh as much.
 const SPILL_BYTES_MIN: usize = 1024 * 1024;
 
+/// Rows of a file that are held before they are encoded. Small files are never encoded before the cut, so a thousand of
+/// them have no encoder; for a large one an encoder weighs less than its rows, which are still in the cache then.
+const ROWS_BYTES: usize = 4 * 1024 * 1024;
+
 /// The task gives way after so many files, because encoding never waits by itself.
 const FILES_WITHOUT_A_PAUSE: usize = 32;
 
@@ -32,6 +36,8 @@ pub type ObjectKey = Arc<dyn Fn(&TopicPartition, &str, Offset) -> String + Send 
 pub struct FileLimits {
     /// Size of every part of an upload but the last (`s3.part.size`).
     pub part_bytes: usize,
+    /// Bytes of rows that a file holds as they are; more are encoded into the row group that is under way.
+    pub rows_bytes: usize,
     /// Bytes of rows in memory that make a row group.
     pub row_group_bytes: usize,
     /// Rows that make a row group in any case.
@@ -43,6 +49,7 @@ impl FileLimits {
     pub fn new(settings: &Settings) -> Result<FileLimits, Invalid> {
         Ok(FileLimits {
             part_bytes: settings.size(&S3_PART_SIZE)?,
+            rows_bytes: ROWS_BYTES,
             row_group_bytes: settings.size(&PARQUET_ROW_GROUP_BYTES)?,
             row_group_rows: ROW_GROUP_ROWS_MAX,
         })
@@ -82,7 +89,7 @@ pub struct OpenCut {
     schema: Option<SchemaRef>,
     files: Vec<OpenFile>,
     by_path: HashMap<Arc<str>, usize>,
-    /// Files whose rows make a full row group.
+    /// Files with more rows than they should hold unencoded.
     full: Vec<usize>,
     /// Files that keep the batch alive of which they hold only a little, and that batch.
     loose: Vec<usize>,
@@ -102,6 +109,9 @@ struct OpenFile {
     first: Offset,
     held: HeldRows,
     rows: u64,
+    /// Rows, and their bytes in memory, in the row group that is under way.
+    group_rows: usize,
+    group_bytes: usize,
     encoder: Option<Box<dyn Encoder>>,
     encoded: PartBuffer,
     upload: Option<Upload>,
@@ -109,8 +119,17 @@ struct OpenFile {
 }
 
 impl OpenFile {
+    fn encoder_bytes(&self) -> usize {
+        self.encoder.as_ref().map_or(0, |encoder| encoder.held_bytes())
+    }
+
+    /// What encoding and ending the row group would free, at most.
+    fn spillable_bytes(&self) -> usize {
+        self.held.bytes() + self.encoder_bytes()
+    }
+
     fn held_bytes(&self) -> usize {
-        self.held.bytes() + self.encoded.bytes() + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
+        self.held.bytes() + self.encoder_bytes() + self.encoded.bytes() + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
     }
 }
 
@@ -152,7 +171,8 @@ impl OpenCut {
         file.rows += rows.len() as u64;
         self.rows += rows.len() as u64;
         let limits = self.context.limits;
-        if file.held.bytes() >= limits.row_group_bytes || file.held.rows() >= limits.row_group_rows {
+        let is_group = file.group_rows + file.held.rows() >= limits.row_group_rows;
+        if is_group || file.held.bytes() >= limits.rows_bytes.min(limits.row_group_bytes) {
             self.full.push(index);
         }
         Ok(())
@@ -221,12 +241,12 @@ impl OpenCut {
         self.context = context;
     }
 
-    /// Encodes full row groups and sends full parts; then, while more than `down_to_bytes` are held, those of the largest
+    /// Encodes rows of large files and sends full parts; then, while more than `down_to_bytes` are held, those of the largest
     /// files too, and waits for parts on their way. May leave more than that: then only ending the cut frees memory.
     /// After [`Error::Transient`] nothing is lost, call again.
     pub async fn spill(&mut self, down_to_bytes: usize) -> Result<(), Error> {
         while let Some(index) = self.full.pop() {
-            self.encode(index)?;
+            self.encode(index, false)?;
             self.send_full_parts(index).await?;
         }
         if self.held_bytes() <= down_to_bytes {
@@ -238,10 +258,10 @@ impl OpenCut {
             self.send_full_parts(index).await?;
         }
         while self.held_bytes() > down_to_bytes {
-            let largest = (0..self.files.len()).max_by_key(|index| self.files[*index].held.bytes());
-            match largest.filter(|index| self.files[*index].held.bytes() >= SPILL_BYTES_MIN) {
+            let largest = (0..self.files.len()).max_by_key(|index| self.files[*index].spillable_bytes());
+            match largest.filter(|index| self.files[*index].spillable_bytes() >= SPILL_BYTES_MIN) {
                 Some(index) => {
-                    self.encode(index)?;
+                    self.encode(index, true)?;
                     self.send_full_parts(index).await?;
                 }
                 None => break,
@@ -332,6 +352,8 @@ impl OpenCut {
             first,
             held: HeldRows::default(),
             rows: 0,
+            group_rows: 0,
+            group_bytes: 0,
             encoder: None,
             encoded: PartBuffer::default(),
             upload: None,
@@ -342,14 +364,23 @@ impl OpenCut {
     }
 
     /// Makes one row group of all rows that the file holds.
-    fn encode(&mut self, index: usize) -> Result<(), Error> {
+    /// Encodes the rows that a file holds; the row group ends when it is full, or when `ends_group` says so.
+    fn encode(&mut self, index: usize, ends_group: bool) -> Result<(), Error> {
+        let limits = self.context.limits;
         let file = &mut self.files[index];
-        if file.held.rows() == 0 {
+        file.group_rows += file.held.rows();
+        file.group_bytes += file.held.bytes();
+        if file.group_rows == 0 {
             return Ok(());
         }
         self.encoded_anything = true;
         let rows = file.held.take();
-        let chunk = encode_rows(&self.context, &self.schema, file, &rows, &self.topic_partition, self.nonce)
+        let is_full = file.group_rows >= limits.row_group_rows || file.group_bytes >= limits.row_group_bytes;
+        let ends_group = ends_group || is_full;
+        if ends_group {
+            (file.group_rows, file.group_bytes) = (0, 0);
+        }
+        let chunk = encode_rows(&self.context, &self.schema, file, &rows, ends_group, &self.topic_partition, self.nonce)
             .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
         let file = &mut self.files[index];
         file.bytes += chunk.len() as u64;
@@ -376,7 +407,7 @@ impl OpenCut {
     }
 
     async fn finish_file(&mut self, index: usize, end: Offset) -> Result<(), Error> {
-        self.encode(index)?;
+        self.encode(index, false)?;
         let footer = footer(&self.context, &self.topic_partition, self.nonce, &self.files[index], Some(end));
         let file = &mut self.files[index];
         let Some(mut encoder) = file.encoder.take() else { return Ok(()) };
@@ -402,6 +433,7 @@ fn encode_rows(
     schema: &Option<SchemaRef>,
     file: &mut OpenFile,
     rows: &[Values],
+    ends_group: bool,
     topic_partition: &TopicPartition,
     nonce: Nonce,
 ) -> Result<bytes::Bytes, String> {
@@ -412,6 +444,9 @@ fn encode_rows(
     }
     let encoder = file.encoder.as_mut().ok_or("no encoder")?;
     encoder.write(rows)?;
+    if ends_group {
+        encoder.end_group()?;
+    }
     encoder.take()
 }
 

@@ -37,21 +37,21 @@ pub static FORMATS: &[Plugin<BuildFormat>] = &[
     },
     Plugin {
         names: &["avro", "io.confluent.connect.s3.format.avro.AvroFormat"],
-        doc: "Avro object container files.",
+        doc: "Avro object container files. Not supported yet by this version.",
         keys: &[],
         check: |_| vec![unsupported("avro")],
         build: |_| Err(unsupported("avro")),
     },
     Plugin {
         names: &["json", "io.confluent.connect.s3.format.json.JsonFormat"],
-        doc: "One JSON value a line.",
+        doc: "One JSON value a line. Not supported yet by this version.",
         keys: &[],
         check: |_| vec![unsupported("json")],
         build: |_| Err(unsupported("json")),
     },
     Plugin {
         names: &["bytes", "io.confluent.connect.s3.format.bytearray.ByteArrayFormat"],
-        doc: "Raw bytes of values with a separator.",
+        doc: "Raw bytes of values with a separator. Not supported yet by this version.",
         keys: &[],
         check: |_| vec![unsupported("bytes")],
         build: |_| Err(unsupported("bytes")),
@@ -99,8 +99,14 @@ pub trait Format: fmt::Debug + Send + Sync {
 
 /// One file that is being encoded.
 pub trait Encoder: Send {
-    /// Encodes `rows` as one row group (or what the format has of that kind).
+    /// Encodes `rows` into the row group (or what the format has of that kind) that is under way.
     fn write(&mut self, rows: &[Values]) -> Result<(), String>;
+
+    /// Ends the row group that is under way; nothing happens when it has no row.
+    fn end_group(&mut self) -> Result<(), String>;
+
+    /// Bytes that the encoder holds in memory.
+    fn held_bytes(&self) -> usize;
 
     /// The bytes made since the last call.
     fn take(&mut self) -> Result<Bytes, String>;

@@ -228,7 +228,21 @@ impl Encoder for ParquetEncoder {
             let batch = to_record_batch(&schema, &chunk?)?;
             writer.write(&batch).map_err(|error| error.to_string())?;
         }
-        writer.flush().map_err(|error| error.to_string())
+        Ok(())
+    }
+
+    fn end_group(&mut self) -> Result<(), String> {
+        match &mut self.state {
+            State::Unopened { .. } => Ok(()),
+            State::Open(writer) => writer.flush().map_err(|error| error.to_string()),
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::Unopened { .. } => 0,
+            State::Open(writer) => writer.memory_size(),
+        }
     }
 
     fn take(&mut self) -> Result<Bytes, String> {

@@ -22,7 +22,8 @@ def create_topic(bootstrap, topic, partitions):
 
 def produce(bootstrap, topic, records):
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5,
-                         "queue.buffering.max.messages": max(100_000, len(records))})
+                         "queue.buffering.max.messages": max(100_000, len(records)),
+                         "message.max.bytes": 100_000_000})
     written, errors = [None] * len(records), []
 
     def callback(index):
@@ -84,6 +85,20 @@ def committed(bootstrap, group, topic):
     found = checked(lambda: consumer.committed(partitions, timeout=LIMIT_S))
     consumer.close()
     return [{"partition": p.partition, "offset": p.offset, "metadata": p.metadata or ""} for p in found if p.offset >= 0]
+
+
+def wait_committed(bootstrap, group, topic, offsets, limit_s):
+    """Returns what the group has committed once that is exactly `offsets` without metadata, or when the time is over."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
+    partitions, end = partitions_of(consumer, topic), time.monotonic() + limit_s
+    while True:
+        found = [{"partition": p.partition, "offset": p.offset, "metadata": p.metadata or ""}
+                 for p in checked(lambda: consumer.committed(partitions, timeout=LIMIT_S)) if p.offset >= 0]
+        wanted = [{"partition": number, "offset": offset, "metadata": ""} for number, offset in enumerate(offsets)]
+        if found == wanted or time.monotonic() > end:
+            consumer.close()
+            return found
+        time.sleep(0.05)
 
 
 def offset_limits(bootstrap, topic):

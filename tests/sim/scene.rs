@@ -1,0 +1,224 @@
+//! What is drawn from a seed: the connector, the records, the faults.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use writer::FileLimits;
+
+use crate::recipe::Pairs;
+use crate::taps::Bend;
+use crate::truth::{PathOf, Record};
+use crate::world::{BEGIN_MS, Make, WHOLE_FILES};
+
+/// How long records are produced and faults happen.
+pub(crate) const STORM: Duration = Duration::from_secs(20);
+
+/// Colors are the values of the field partitioner.
+const COLORS: [&str; 3] = ["red", "green", "blue"];
+
+/// Something that happens at a time of the world.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Act {
+    /// A record that must become visible: partition, fields, how much later than the clock its time is.
+    Produce(i32, Value, i64),
+    /// A record that must be left out: not JSON, or a tombstone.
+    ProduceBad(i32, Option<&'static str>),
+    /// Offsets without records.
+    Skip(i32, u32),
+    /// A worker's process dies.
+    Crash(usize),
+    /// It dies after so many polls.
+    CrashAfter(usize, u64),
+    /// The group removes a worker that goes on.
+    Expel(usize),
+    /// A worker hears nothing of rebalances for a while.
+    Deafen(usize, Duration),
+    /// A worker's loop stands still.
+    Freeze(usize, Duration),
+    /// A worker stops in order and comes back.
+    Restart(usize),
+    /// A worker is paused, and resumed a while later.
+    Pause(usize, Duration),
+    /// The wall clock moves.
+    Jump(i64),
+}
+
+/// One drawn world.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    pub(crate) make: Make,
+    pub(crate) workers: usize,
+    /// Likelihoods of faults of store requests and of commits.
+    pub(crate) storm: (f64, f64),
+    pub(crate) acts: Vec<(Duration, Act)>,
+    /// Rotation alone must bring the lag to 0, without a stop, in this time after the storm.
+    pub(crate) quiet_within: Option<Duration>,
+}
+
+fn color(record: &Record) -> String {
+    record.value.as_ref().and_then(|value| value["color"].as_str()).unwrap_or_default().to_owned()
+}
+
+fn hourly(at_ms: i64) -> String {
+    // All worlds play on the first of January 2024.
+    let hour = (at_ms - 1_704_067_200_000) / 3_600_000;
+    format!("year=2024/month=01/day=01/hour={hour:02}")
+}
+
+impl Scene {
+    /// The world of `seed`.
+    pub(crate) fn draw(seed: u64, bend: Bend) -> Scene {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut pairs, path_of) = partitioner(&mut rng);
+        let quiet_within = rotation(&mut rng, &mut pairs);
+        pairs.push(("errors.tolerance", "all".to_owned()));
+        pairs.push(("behavior.on.null.values", "ignore".to_owned()));
+        let make = Make {
+            seed,
+            partitions: rng.random_range(1..=4),
+            pairs,
+            path_of,
+            limits: match rng.random_range(0..3) {
+                0 => FileLimits {
+                    part_bytes: 700,
+                    rows_bytes: 200,
+                    row_group_bytes: 400,
+                    row_group_rows: rng.random_range(2..20),
+                },
+                _ => WHOLE_FILES,
+            },
+            budget_bytes: *[64 << 20, 64 << 20, 100_000].choose(&mut rng).expect("not empty"),
+            batch_rows: *[1, 3, 20, 500].choose(&mut rng).expect("not empty"),
+            revoke_timeout: Duration::from_secs(rng.random_range(2..10)),
+            bend,
+        };
+        let workers = rng.random_range(1..=3);
+        let storm = match rng.random_range(0..4) {
+            0 => (0.0, 0.0),
+            1 => (0.15, 0.0),
+            2 => (0.05, 0.2),
+            _ => (0.1, 0.1),
+        };
+        let mut acts = produce(&mut rng, make.partitions);
+        acts.extend(faults(&mut rng, workers));
+        acts.sort_by_key(|(at, _)| *at);
+        Scene { make, workers, storm, acts, quiet_within }
+    }
+
+    /// The world in a few lines, its records left out.
+    pub(crate) fn summary(&self) -> String {
+        let is_record = |act: &Act| matches!(act, Act::Produce(..) | Act::ProduceBad(..) | Act::Skip(..));
+        let faults: Vec<_> = self.acts.iter().filter(|(_, act)| !is_record(act)).collect();
+        format!(
+            "seed {}: {} workers, storm {:?}, {} records and gaps\n  {:?}\n  {faults:?}",
+            self.make.seed,
+            self.workers,
+            self.storm,
+            self.acts.len() - faults.len(),
+            self.make
+        )
+    }
+}
+
+fn partitioner(rng: &mut StdRng) -> (Pairs, PathOf) {
+    let pair = |key: &'static str, value: &str| (key, value.to_owned());
+    match rng.random_range(0..5) {
+        0 => (vec![pair("partitioner.class", "field"), pair("partition.field.name", "color")], |_, record, _| {
+            format!("color={}", color(record))
+        }),
+        1 => (vec![pair("partitioner.class", "hourly"), pair("timestamp.extractor", "Record")], |_, record, _| {
+            hourly(record.time_ms)
+        }),
+        2 => (vec![pair("partitioner.class", "hourly"), pair("timestamp.extractor", "Wallclock")], |_, _, clock_ms| {
+            hourly(clock_ms)
+        }),
+        _ => (Vec::new(), |partition, _, _| format!("partition={partition}")),
+    }
+}
+
+/// Adds keys of rotation; says within which time they alone close every file.
+fn rotation(rng: &mut StdRng, pairs: &mut Pairs) -> Option<Duration> {
+    let mut quiet_within = None;
+    if rng.random_bool(0.7) {
+        pairs.push(("flush.size", rng.random_range(1..30).to_string()));
+    }
+    if rng.random_bool(0.3) {
+        pairs.push(("flush.bytes", rng.random_range(50..2000).to_string()));
+    }
+    if rng.random_bool(0.3) {
+        pairs.push(("partitioner.max.open.files", "2".to_owned()));
+    }
+    for key in ["rotate.interval.ms", "rotate.schedule.interval.ms"] {
+        if rng.random_bool(0.3) {
+            let interval_ms = rng.random_range(500..8_000);
+            pairs.push((key, interval_ms.to_string()));
+            // Jumps of the clock back come on top, see `faults`.
+            quiet_within = Some(Duration::from_millis(interval_ms) + Duration::from_secs(60));
+        }
+    }
+    if rng.random_bool(0.3) {
+        pairs.push(("rotate.file.on.partition.change", "false".to_owned()));
+    }
+    quiet_within
+}
+
+fn at(rng: &mut StdRng) -> Duration {
+    Duration::from_millis(rng.random_range(0..STORM.as_millis() as u64))
+}
+
+fn produce(rng: &mut StdRng, partitions: i32) -> Vec<(Duration, Act)> {
+    let evolves = rng.random_bool(0.5);
+    let has_bad = rng.random_bool(0.3);
+    let has_gaps = rng.random_bool(0.3);
+    let mut acts = Vec::new();
+    for _ in 0..rng.random_range(3..40) {
+        let (partition, at) = (rng.random_range(0..partitions), at(rng));
+        for _ in 0..rng.random_range(1..8) {
+            let mut fields = json!({ "color": COLORS.choose(rng), "v": rng.random_range(0..100) });
+            if evolves && rng.random_bool(0.2) {
+                fields["v"] = json!(rng.random_range(0..100) as f64 + 0.5);
+            }
+            if evolves && rng.random_bool(0.2) {
+                fields[["x", "y", "z"].choose(rng).expect("not empty")] = json!({ "deep": [rng.random_range(0..9)] });
+            }
+            acts.push((at, Act::Produce(partition, fields, rng.random_range(-4_000..4_000))));
+        }
+        if has_bad && rng.random_bool(0.3) {
+            acts.push((
+                at,
+                Act::ProduceBad(partition, *[None, Some("{\"p\":"), Some("")].choose(rng).expect("not empty")),
+            ));
+        }
+        if has_gaps && rng.random_bool(0.3) {
+            acts.push((at, Act::Skip(partition, rng.random_range(1..4))));
+        }
+    }
+    acts
+}
+
+fn faults(rng: &mut StdRng, workers: usize) -> Vec<(Duration, Act)> {
+    let mut acts = Vec::new();
+    for _ in 0..rng.random_range(0..8) {
+        let (worker, time) = (rng.random_range(0..workers), Duration::from_millis(rng.random_range(100..12_000)));
+        let act = match rng.random_range(0..10) {
+            0 | 1 => Act::Crash(worker),
+            2 | 3 => Act::CrashAfter(worker, rng.random_range(0..60)),
+            4 => Act::Expel(worker),
+            5 => Act::Deafen(worker, time),
+            6 => Act::Freeze(worker, time),
+            7 => Act::Restart(worker),
+            8 => Act::Pause(worker, time),
+            _ => Act::Jump(*[-20_000, -3_000, 5_000, 60_000, 7_200_000].choose(rng).expect("not empty")),
+        };
+        acts.push((at(rng), act));
+    }
+    acts
+}
+
+/// Time of a record produced `later_ms` after `now_ms`; never before the day on which worlds play.
+pub(crate) fn record_time(now_ms: i64, later_ms: i64) -> i64 {
+    (now_ms + later_ms).max(BEGIN_MS - 3_600_000)
+}

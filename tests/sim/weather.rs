@@ -1,0 +1,102 @@
+//! Chance and orders: what becomes of each request to the store and of each commit.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use source::{Commit, CommitFate};
+use writer::{Fate, Request};
+
+type StoreOrders = Box<dyn FnMut(Request, &str) -> Fate + Send>;
+type CommitOrders = Box<dyn FnMut(&[Commit]) -> CommitFate + Send>;
+
+/// The one who decides about requests. Fine weather until somebody says otherwise.
+#[derive(Clone)]
+pub(crate) struct Weather(Arc<Mutex<State>>);
+
+struct State {
+    rng: StdRng,
+    /// How likely a request to the store, and a commit, goes wrong.
+    storm: Option<(f64, f64)>,
+    store_orders: Option<StoreOrders>,
+    commit_orders: Option<CommitOrders>,
+}
+
+impl Weather {
+    pub(crate) fn new(seed: u64) -> Weather {
+        let rng = StdRng::seed_from_u64(seed);
+        Weather(Arc::new(Mutex::new(State { rng, storm: None, store_orders: None, commit_orders: None })))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.0.lock().expect("no panic holds it"))
+    }
+
+    /// From now on requests go wrong with these likelihoods; `None` for fine weather.
+    pub(crate) fn storm(&self, likelihoods: Option<(f64, f64)>) {
+        self.with(|state| state.storm = likelihoods);
+    }
+
+    /// Somebody who decides about each request to the store, instead of chance.
+    pub(crate) fn order_store(&self, orders: impl FnMut(Request, &str) -> Fate + Send + 'static) {
+        self.with(|state| state.store_orders = Some(Box::new(orders)));
+    }
+
+    /// Somebody who decides about each commit, instead of chance.
+    pub(crate) fn order_commits(&self, orders: impl FnMut(&[Commit]) -> CommitFate + Send + 'static) {
+        self.with(|state| state.commit_orders = Some(Box::new(orders)));
+    }
+
+    /// No more orders and no more storm.
+    pub(crate) fn clear(&self) {
+        self.with(|state| (state.storm, state.store_orders, state.commit_orders) = (None, None, None));
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&self, bound: u64) -> u64 {
+        self.with(|state| state.rng.random_range(0..bound))
+    }
+
+    pub(crate) fn of_store(&self, request: Request, key: &str) -> Fate {
+        self.with(|state| match (&mut state.store_orders, state.storm) {
+            (Some(orders), _) => orders(request, key),
+            (None, Some((likelihood, _))) if state.rng.random_bool(likelihood) => store_fate(&mut state.rng),
+            (None, _) => Fate::Fine,
+        })
+    }
+
+    pub(crate) fn of_commit(&self, commits: &[Commit]) -> CommitFate {
+        self.with(|state| match (&mut state.commit_orders, state.storm) {
+            (Some(orders), _) => orders(commits),
+            (None, Some((_, likelihood))) if state.rng.random_bool(likelihood) => commit_fate(&mut state.rng),
+            (None, _) => CommitFate::Apply,
+        })
+    }
+}
+
+fn millis(rng: &mut StdRng, most: u64) -> Duration {
+    Duration::from_millis(rng.random_range(1..=most))
+}
+
+fn store_fate(rng: &mut StdRng) -> Fate {
+    match rng.random_range(0..8) {
+        0 => Fate::FailBefore,
+        1 | 2 => Fate::FailAfter,
+        3 => Fate::Hang,
+        4 | 5 => Fate::HangThenHappen(millis(rng, 15_000)),
+        6 => Fate::Slow(millis(rng, 1_500)),
+        _ if rng.random_bool(0.5) => Fate::Conflict,
+        _ => Fate::Throttled,
+    }
+}
+
+fn commit_fate(rng: &mut StdRng) -> CommitFate {
+    match rng.random_range(0..6) {
+        0 => CommitFate::ApplyAfter(millis(rng, 3_000)),
+        1 => CommitFate::Refuse,
+        2 => CommitFate::LoseReportUnknown,
+        3 => CommitFate::ApplyReportUnknown,
+        _ => CommitFate::DelayReportUnknown(Some(millis(rng, 10_000))),
+    }
+}
