@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pipeline::TaskError;
 use serde_json::{Value, json};
+use source::CommitFate;
 use tokio::time::sleep;
 use writer::{Fate, Request};
 
@@ -241,4 +242,77 @@ async fn a_replay_reads_rows_as_the_plan_did_though_the_schema_grew_since() {
     assert_eq!(schema_versions(&world), 2);
     work_off(&world).await;
     assert!(world.truth().rows(0)[0]["v"].is_i64(), "the version of the plan, not the newest");
+}
+
+/// Plays `records` one by one into one connector whose end of the cut is never committed, then lets another process
+/// replay the cut.
+async fn crash_before_the_end_is_committed(world: &World, records: &[Value]) {
+    let mut plans = 0;
+    world.weather().order_commits(move |commits| {
+        plans += usize::from(!commits[0].metadata.is_empty());
+        if !commits[0].metadata.is_empty() && plans == 1 { CommitFate::Apply } else { CommitFate::Refuse }
+    });
+    let first = Worker::start(world, "first");
+    for record in records {
+        world.produce(0, record.clone());
+        sleep(Duration::from_secs(2)).await;
+    }
+    world.until("an object whose end is not committed", |world| !world.files().is_empty()).await;
+    first.kill().await;
+    world.weather().clear();
+    work_off(world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_keeps_a_row_whose_empty_field_has_another_type_since() {
+    let world = world(&[("flush.size", "3")]);
+    let records = [json!({ "v": 1, "x": {} }), json!({ "v": 2, "x": "text" }), json!({ "v": 3 })];
+    let first = Worker::start(&world, "first");
+    // The second record's field makes the first one no row of the new schema: the cut must have ended.
+    for record in &records {
+        let row = if record["x"] == json!({}) { json!({ "v": record["v"] }) } else { record.clone() };
+        world.produce_as(0, record.clone(), row);
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(world.committed(0).0, 1);
+    first.stop().await;
+    world.expect_whole();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_field_partitioner_whose_field_widens_ends_the_cut() {
+    let world = World::new(Make {
+        pairs: crate::scenarios::pairs(&[
+            ("flush.size", "2"),
+            ("partitioner.class", "field"),
+            ("partition.field.name", "v"),
+        ]),
+        path_of: |_, record, _| match record.value.as_ref().map(|value| &value["v"]) {
+            Some(Value::Number(number)) if number.is_i64() => format!("v={number}"),
+            Some(value) => format!("v={value}"),
+            None => String::new(),
+        },
+        ..Make::default()
+    });
+    crash_before_the_end_is_committed(&world, &[json!({ "v": 1 }), json!({ "v": 2.5 })]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_leaves_out_the_records_that_were_left_out_before() {
+    for bad in [r#"{"mixed":[1,"x"]}"#, r#"{"large":18446744073709551615}"#, r#"{"v":"text"}"#, "no JSON"] {
+        let world = world(&[("flush.size", "2"), ALL]);
+        produce(&world, 1);
+        world.produce_bad(0, Some(bad));
+        produce(&world, 1);
+        let mut commits = 0;
+        world.weather().order_commits(move |_| {
+            commits += 1;
+            if commits == 1 { CommitFate::Apply } else { CommitFate::Refuse }
+        });
+        let first = Worker::start(&world, "first");
+        world.until("an object whose end is not committed", |world| !world.files().is_empty()).await;
+        first.kill().await;
+        world.weather().clear();
+        work_off(&world).await;
+    }
 }

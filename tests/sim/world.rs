@@ -211,6 +211,16 @@ impl World {
         self.produce_at(partition, fields, self.0.clock.now_ms())
     }
 
+    /// As [`Self::produce`], but the row that must be found is another one: `row`.
+    pub(crate) fn produce_as(&self, partition: i32, fields: Value, row: Value) {
+        let offset = self.produce(partition, fields);
+        let mut value = json!({ "p": partition, "o": offset });
+        for (name, field) in row.as_object().into_iter().flatten() {
+            value[name] = field.clone();
+        }
+        self.truth().records.entry((partition, offset)).and_modify(|record| record.value = Some(value));
+    }
+
     /// As [`Self::produce`] with a record time.
     pub(crate) fn produce_at(&self, partition: i32, fields: Value, time_ms: i64) -> i64 {
         let mut value = json!({ "p": partition, "o": self.end(partition) });

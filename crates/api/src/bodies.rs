@@ -6,8 +6,7 @@ use model::{Config, Key};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use supervisor::{
-    ConnectorInfo, ConnectorStatus, Definition, Placed, PluginInfo, TaskInfo, TaskStatus,
-    Validated, Validation,
+    ConnectorInfo, ConnectorStatus, Definition, Placed, PluginInfo, TaskInfo, TaskStatus, Validated, Validation,
 };
 
 /// `ServerInfo`.
@@ -43,20 +42,8 @@ pub(crate) struct TaskName {
 
 impl From<ConnectorInfo> for Info {
     fn from(info: ConnectorInfo) -> Info {
-        let tasks = info
-            .tasks
-            .iter()
-            .map(|task| TaskName {
-                connector: info.name.clone(),
-                task: *task,
-            })
-            .collect();
-        Info {
-            tasks,
-            name: info.name,
-            config: info.config,
-            r#type: info.role,
-        }
+        let tasks = info.tasks.iter().map(|task| TaskName { connector: info.name.clone(), task: *task }).collect();
+        Info { tasks, name: info.name, config: info.config, r#type: info.role }
     }
 }
 
@@ -69,13 +56,7 @@ pub(crate) struct Task {
 
 impl From<TaskInfo> for Task {
     fn from(info: TaskInfo) -> Task {
-        Task {
-            id: TaskName {
-                connector: info.id.connector,
-                task: info.id.task,
-            },
-            config: info.config,
-        }
+        Task { id: TaskName { connector: info.id.connector, task: info.id.task }, config: info.config }
     }
 }
 
@@ -94,19 +75,8 @@ pub(crate) struct StateBody {
 
 impl StateBody {
     fn of(id: Option<usize>, placed: Placed) -> StateBody {
-        let Placed {
-            state,
-            worker_id,
-            version,
-            trace,
-        } = placed;
-        StateBody {
-            id,
-            state: state.as_str(),
-            worker_id,
-            version,
-            trace,
-        }
+        let Placed { state, worker_id, version, trace } = placed;
+        StateBody { id, state: state.as_str(), worker_id, version, trace }
     }
 }
 
@@ -158,11 +128,7 @@ pub(crate) struct PluginBody {
 
 impl From<PluginInfo> for PluginBody {
     fn from(plugin: PluginInfo) -> PluginBody {
-        PluginBody {
-            class: plugin.class,
-            r#type: plugin.role.as_str(),
-            version: plugin.version,
-        }
+        PluginBody { class: plugin.class, r#type: plugin.role.as_str(), version: plugin.version }
     }
 }
 
@@ -249,14 +215,7 @@ impl Serialize for ConfigInfos {
         map.serialize_entry("name", &validation.class)?;
         map.serialize_entry("error_count", &validation.errors().count())?;
         map.serialize_entry("groups", &validation.groups())?;
-        map.serialize_entry(
-            "configs",
-            &validation
-                .configs
-                .iter()
-                .map(ConfigBody::from)
-                .collect::<Vec<_>>(),
-        )?;
+        map.serialize_entry("configs", &validation.configs.iter().map(ConfigBody::from).collect::<Vec<_>>())?;
         map.end()
     }
 }

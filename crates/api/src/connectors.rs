@@ -15,11 +15,9 @@ use crate::error::Refusal;
 use crate::request::{empty, flat_map, json, json_body, object, query_flag, query_values, scalar};
 
 /// What Kafka Connect's Java says when there is no configuration where one should be.
-pub(crate) const NO_CONFIG: &str =
-    "Cannot invoke \"java.util.Map.get(Object)\" because \"connectorConfig\" is null";
+pub(crate) const NO_CONFIG: &str = "Cannot invoke \"java.util.Map.get(Object)\" because \"connectorConfig\" is null";
 const NO_REQUEST: &str = "Cannot invoke \"org.apache.kafka.connect.runtime.rest.entities.CreateConnectorRequest.name()\" because \"createRequest\" is null";
-const CREATE_REQUEST: &str =
-    "org.apache.kafka.connect.runtime.rest.entities.CreateConnectorRequest";
+const CREATE_REQUEST: &str = "org.apache.kafka.connect.runtime.rest.entities.CreateConnectorRequest";
 
 /// What may stand in a path as it is (`UriBuilder.path`): unreserved, sub-delims, colon, at, slash.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
@@ -63,35 +61,21 @@ pub(crate) async fn create(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let members = object(&json_body(&headers, body)?, CREATE_REQUEST)?
-        .ok_or_else(|| Refusal::internal(NO_REQUEST))?;
-    if let Some(unknown) = members
-        .keys()
-        .find(|key| !["name", "config", "initial_state"].contains(&key.as_str()))
-    {
+    let members = object(&json_body(&headers, body)?, CREATE_REQUEST)?.ok_or_else(|| Refusal::internal(NO_REQUEST))?;
+    if let Some(unknown) = members.keys().find(|key| !["name", "config", "initial_state"].contains(&key.as_str())) {
         return Err(Refusal::internal(format!(
             "Unrecognized field \"{unknown}\" (class {CREATE_REQUEST}), not marked as ignorable (3 known properties: \"config\", \"name\", \"initial_state\")"
         )));
     }
-    let text = |key: &str| {
-        members
-            .get(key)
-            .map_or(Ok(None), |value| scalar(key, value))
-    };
+    let text = |key: &str| members.get(key).map_or(Ok(None), |value| scalar(key, value));
     let name = text("name")?.unwrap_or_default();
     // Java's trim: control characters too.
     let name = name.trim_matches(|letter| letter <= ' ');
     let target = target_state(text("initial_state")?.as_deref())?;
-    let config = members
-        .get("config")
-        .map_or(Ok(None), |config| flat_map(config.get().as_bytes()))?;
+    let config = members.get("config").map_or(Ok(None), |config| flat_map(config.get().as_bytes()))?;
     let config = config.ok_or_else(|| Refusal::internal(NO_CONFIG))?;
     let info = state.supervisor.create(name, config, target).await?;
-    Ok(located(
-        &headers,
-        name,
-        json(StatusCode::CREATED, &Info::from(info)),
-    ))
+    Ok(located(&headers, name, json(StatusCode::CREATED, &Info::from(info))))
 }
 
 /// `CreateConnectorRequest.InitialState.forValue`.
@@ -108,35 +92,19 @@ fn target_state(initial: Option<&str>) -> Result<TargetState, Refusal> {
 
 /// Says where the connector is, absolutely if the client said which host it asked.
 fn located(headers: &HeaderMap, name: &str, mut response: Response) -> Response {
-    let base = headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .map(|host| format!("http://{host}"));
-    let location = format!(
-        "{}/connectors/{}",
-        base.unwrap_or_default(),
-        utf8_percent_encode(name, PATH)
-    );
+    let base = headers.get(HOST).and_then(|host| host.to_str().ok()).map(|host| format!("http://{host}"));
+    let location = format!("{}/connectors/{}", base.unwrap_or_default(), utf8_percent_encode(name, PATH));
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(LOCATION, location);
     }
     response
 }
 
-pub(crate) async fn info(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
-    Ok(json(
-        StatusCode::OK,
-        &Info::from(state.supervisor.info(&name)?),
-    ))
+pub(crate) async fn info(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Response, Refusal> {
+    Ok(json(StatusCode::OK, &Info::from(state.supervisor.info(&name)?)))
 }
 
-pub(crate) async fn config(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn config(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Response, Refusal> {
     Ok(json(StatusCode::OK, &state.supervisor.info(&name)?.config))
 }
 
@@ -146,8 +114,7 @@ pub(crate) async fn put_config(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let config =
-        flat_map(&json_body(&headers, body)?)?.ok_or_else(|| Refusal::internal(NO_CONFIG))?;
+    let config = flat_map(&json_body(&headers, body)?)?.ok_or_else(|| Refusal::internal(NO_CONFIG))?;
     let put = state.supervisor.put_config(&name, config).await?;
     let info = Info::from(put.info);
     Ok(if put.created {
@@ -163,41 +130,22 @@ pub(crate) async fn patch_config(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let patch =
-        flat_map(&json_body(&headers, body)?)?.ok_or_else(|| Refusal::internal(NO_CONFIG))?;
-    Ok(json(
-        StatusCode::OK,
-        &Info::from(state.supervisor.patch_config(&name, patch).await?),
-    ))
+    let patch = flat_map(&json_body(&headers, body)?)?.ok_or_else(|| Refusal::internal(NO_CONFIG))?;
+    Ok(json(StatusCode::OK, &Info::from(state.supervisor.patch_config(&name, patch).await?)))
 }
 
-pub(crate) async fn delete(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn delete(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Response, Refusal> {
     state.supervisor.delete(&name).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-pub(crate) async fn status(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
-    Ok(json(
-        StatusCode::OK,
-        &Status::from(state.supervisor.status(&name)?),
-    ))
+pub(crate) async fn status(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Response, Refusal> {
+    Ok(json(StatusCode::OK, &Status::from(state.supervisor.status(&name)?)))
 }
 
-pub(crate) async fn tasks(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn tasks(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Response, Refusal> {
     let tasks = state.supervisor.tasks(&name)?;
-    Ok(json(
-        StatusCode::OK,
-        &tasks.into_iter().map(Task::from).collect::<Vec<_>>(),
-    ))
+    Ok(json(StatusCode::OK, &tasks.into_iter().map(Task::from).collect::<Vec<_>>()))
 }
 
 pub(crate) async fn task_status(
@@ -212,17 +160,13 @@ pub(crate) async fn restart_task(
     State(state): State<ApiState>,
     Path((name, task)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    state
-        .supervisor
-        .restart_task(&name, task_number(&task)?)
-        .await?;
+    state.supervisor.restart_task(&name, task_number(&task)?).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
 /// A path parameter that is no number makes an unknown path, as in JAX-RS.
 fn task_number(text: &str) -> Result<usize, Refusal> {
-    text.parse()
-        .map_err(|_| Refusal::plain(StatusCode::NOT_FOUND))
+    text.parse().map_err(|_| Refusal::plain(StatusCode::NOT_FOUND))
 }
 
 pub(crate) async fn restart(
@@ -242,26 +186,17 @@ pub(crate) async fn restart(
     })
 }
 
-pub(crate) async fn pause(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn pause(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Response, Refusal> {
     state.supervisor.pause(&name).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-pub(crate) async fn resume(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn resume(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Response, Refusal> {
     state.supervisor.resume(&name).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-pub(crate) async fn stop(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn stop(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Response, Refusal> {
     state.supervisor.stop(&name).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

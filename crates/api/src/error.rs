@@ -23,10 +23,7 @@ struct Body<'a> {
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Refusal {
-        Refusal {
-            status,
-            message: message.into(),
-        }
+        Refusal { status, message: message.into() }
     }
 
     /// `HTTP 404 Not Found` and the like: what JAX-RS says when no resource had a word in it.
@@ -74,12 +71,6 @@ impl From<Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        json(
-            self.status,
-            &Body {
-                error_code: self.status.as_u16(),
-                message: &self.message,
-            },
-        )
+        json(self.status, &Body { error_code: self.status.as_u16(), message: &self.message })
     }
 }

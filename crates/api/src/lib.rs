@@ -49,10 +49,7 @@ pub struct ApiState {
 
 impl fmt::Debug for ApiState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiState")
-            .field("version", &self.version)
-            .field("commit", &self.commit)
-            .finish_non_exhaustive()
+        f.debug_struct("ApiState").field("version", &self.version).field("commit", &self.commit).finish_non_exhaustive()
     }
 }
 

@@ -15,13 +15,10 @@ use crate::error::Refusal;
 
 /// A response with a JSON body.
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    let text =
-        serde_json::to_vec(body).expect("our bodies have text keys and no failing serializers");
+    let text = serde_json::to_vec(body).expect("our bodies have text keys and no failing serializers");
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -34,40 +31,22 @@ pub(crate) fn empty(status: StatusCode) -> Response<Body> {
 
 /// The values of the query parameter `name`, decoded, in their order.
 pub(crate) fn query_values(query: Option<&str>, name: &str) -> Vec<String> {
-    let decode = |text: &str| {
-        percent_decode_str(&text.replace('+', " "))
-            .decode_utf8_lossy()
-            .into_owned()
-    };
-    let pairs = query
-        .unwrap_or_default()
-        .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs
-        .filter(|(key, _)| decode(key) == name)
-        .map(|(_, value)| decode(value))
-        .collect()
+    let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.filter(|(key, _)| decode(key) == name).map(|(_, value)| decode(value)).collect()
 }
 
 /// A boolean query parameter: true is `true` in any case, everything else is false (`Boolean.valueOf`).
 pub(crate) fn query_flag(query: Option<&str>, name: &str, default: bool) -> bool {
-    query_values(query, name)
-        .first()
-        .map_or(default, |value| value.eq_ignore_ascii_case("true"))
+    query_values(query, name).first().map_or(default, |value| value.eq_ignore_ascii_case("true"))
 }
 
 /// The body of a request that must be JSON: 415 for another type, 413 for one that is too large.
-pub(crate) fn json_body(
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Bytes, Refusal> {
+pub(crate) fn json_body(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Refusal> {
     let body = body.map_err(|rejection| Refusal::new(rejection.status(), rejection.body_text()))?;
-    let media_type = headers
-        .get(CONTENT_TYPE)
-        .map(|value| value.to_str().unwrap_or_default());
-    let essence = media_type
-        .and_then(|value| value.split(';').next())
-        .map(|essence| essence.trim().to_ascii_lowercase());
+    let media_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let essence =
+        media_type.and_then(|value| value.split(';').next()).map(|essence| essence.trim().to_ascii_lowercase());
     match essence.as_deref() {
         None | Some("application/json") => Ok(body),
         Some(_) => Err(Refusal::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
@@ -77,25 +56,14 @@ pub(crate) fn json_body(
 /// A JSON object of texts, numbers, booleans and nulls, as Jackson makes a `Map<String, String>` of it: scalars become
 /// the texts they were written as, the last of equal keys wins. `None` for an empty body and for `null`.
 pub(crate) fn flat_map(body: &[u8]) -> Result<Option<Submitted>, Refusal> {
-    let Some(members) = object(
-        body,
-        "java.util.LinkedHashMap<java.lang.String,java.lang.String>",
-    )?
-    else {
+    let Some(members) = object(body, "java.util.LinkedHashMap<java.lang.String,java.lang.String>")? else {
         return Ok(None);
     };
-    members
-        .into_iter()
-        .map(|(key, value)| Ok((key.clone(), scalar(&key, &value)?)))
-        .collect::<Result<_, _>>()
-        .map(Some)
+    members.into_iter().map(|(key, value)| Ok((key.clone(), scalar(&key, &value)?))).collect::<Result<_, _>>().map(Some)
 }
 
 /// The members of a JSON object that Kafka Connect reads as the Java class `class`; `None` for nothing and for `null`.
-pub(crate) fn object(
-    body: &[u8],
-    class: &str,
-) -> Result<Option<BTreeMap<String, Box<RawValue>>>, Refusal> {
+pub(crate) fn object(body: &[u8], class: &str) -> Result<Option<BTreeMap<String, Box<RawValue>>>, Refusal> {
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
@@ -105,9 +73,7 @@ pub(crate) fn object(
         ("Null", _) => Ok(None),
         ("Object", _) => serde_json::from_str(value.get())
             .map(Some)
-            .map_err(|error| {
-                Refusal::internal(format!("could not read the body as JSON: {error}"))
-            }),
+            .map_err(|error| Refusal::internal(format!("could not read the body as JSON: {error}"))),
         (kind, token) => Err(Refusal::internal(format!(
             "Cannot deserialize value of type `{class}` from {kind} value (token `JsonToken.{token}`)"
         ))),
@@ -122,9 +88,9 @@ pub(crate) fn scalar(key: &str, value: &RawValue) -> Result<Option<String>, Refu
         (kind @ ("Object" | "Array"), token) => Err(Refusal::internal(format!(
             "Cannot deserialize value of type `java.lang.String` from {kind} value (token `JsonToken.{token}`) (through reference chain: [\"{key}\"])"
         ))),
-        ("String", _) => serde_json::from_str(text).map(Some).map_err(|error| {
-            Refusal::internal(format!("could not read the value of {key}: {error}"))
-        }),
+        ("String", _) => serde_json::from_str(text)
+            .map(Some)
+            .map_err(|error| Refusal::internal(format!("could not read the value of {key}: {error}"))),
         _ => Ok(Some(text.to_owned())),
     }
 }
@@ -151,10 +117,8 @@ mod tests {
     fn scalars_become_the_texts_they_were_written_as() {
         let body = br#" {"a": 1, "b": 1.50, "c": 1e3, "d": 123456789012345678901234567890, "e": true, "f": null, "g": "x\n", "a": "2"} "#;
         let map = flat_map(body).unwrap().unwrap();
-        let found: Vec<(&str, Option<&str>)> = map
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_deref()))
-            .collect();
+        let found: Vec<(&str, Option<&str>)> =
+            map.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
         let expected = [
             ("a", Some("2")),
             ("b", Some("1.50")),
@@ -173,14 +137,8 @@ mod tests {
             assert_eq!(flat_map(body.as_bytes()).unwrap(), None, "{body:?}");
         }
         for (body, message) in [
-            (
-                "{bad",
-                "could not read the body as JSON: key must be a string at line 1 column 2",
-            ),
-            (
-                "{} trailing",
-                "could not read the body as JSON: trailing characters at line 1 column 4",
-            ),
+            ("{bad", "could not read the body as JSON: key must be a string at line 1 column 2"),
+            ("{} trailing", "could not read the body as JSON: trailing characters at line 1 column 4"),
             (
                 "3",
                 "Cannot deserialize value of type `java.util.LinkedHashMap<java.lang.String,java.lang.String>` from Integer value (token `JsonToken.VALUE_NUMBER_INT`)",
@@ -191,16 +149,10 @@ mod tests {
             ),
         ] {
             let refusal = flat_map(body.as_bytes()).unwrap_err();
-            assert!(
-                format!("{refusal:?}").contains(&format!("{message:?}")),
-                "{refusal:?}"
-            );
+            assert!(format!("{refusal:?}").contains(&format!("{message:?}")), "{refusal:?}");
         }
         let deep = "[".repeat(100_000);
-        assert!(
-            flat_map(deep.as_bytes()).is_err(),
-            "deep nesting is refused, not followed"
-        );
+        assert!(flat_map(deep.as_bytes()).is_err(), "deep nesting is refused, not followed");
     }
 
     #[test]

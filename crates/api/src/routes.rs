@@ -24,66 +24,30 @@ pub fn router(state: ApiState) -> Router {
     let json: [(&str, &str, MethodRouter<ApiState>); 15] = [
         ("/", "GET", get(worker::server)),
         ("/health", "GET", get(worker::health)),
-        (
-            "/connectors",
-            "POST, GET",
-            get(connectors::list).post(connectors::create),
-        ),
-        (
-            "/connectors/{name}",
-            "DELETE, GET",
-            get(connectors::info).delete(connectors::delete),
-        ),
+        ("/connectors", "POST, GET", get(connectors::list).post(connectors::create)),
+        ("/connectors/{name}", "DELETE, GET", get(connectors::info).delete(connectors::delete)),
         (
             "/connectors/{name}/config",
             "GET, PATCH, PUT",
-            get(connectors::config)
-                .put(connectors::put_config)
-                .patch(connectors::patch_config),
+            get(connectors::config).put(connectors::put_config).patch(connectors::patch_config),
         ),
         ("/connectors/{name}/status", "GET", get(connectors::status)),
         ("/connectors/{name}/tasks", "GET", get(connectors::tasks)),
-        (
-            "/connectors/{name}/tasks/{task}/status",
-            "GET",
-            get(connectors::task_status),
-        ),
-        (
-            "/connectors/{name}/tasks/{task}/restart",
-            "POST",
-            post(connectors::restart_task),
-        ),
-        (
-            "/connectors/{name}/restart",
-            "POST",
-            post(connectors::restart),
-        ),
+        ("/connectors/{name}/tasks/{task}/status", "GET", get(connectors::task_status)),
+        ("/connectors/{name}/tasks/{task}/restart", "POST", post(connectors::restart_task)),
+        ("/connectors/{name}/restart", "POST", post(connectors::restart)),
         ("/connectors/{name}/pause", "PUT", put(connectors::pause)),
         ("/connectors/{name}/resume", "PUT", put(connectors::resume)),
         ("/connectors/{name}/stop", "PUT", put(connectors::stop)),
         ("/connector-plugins", "GET", get(plugins::list)),
-        (
-            "/connector-plugins/{plugin}/config",
-            "GET",
-            get(plugins::keys),
-        ),
+        ("/connector-plugins/{plugin}/config", "GET", get(plugins::keys)),
     ];
     let mut router = Router::new();
     for (path, methods, route) in json {
-        router = resource(
-            router,
-            path,
-            methods,
-            route.route_layer(from_fn(accepts_json)),
-        );
+        router = resource(router, path, methods, route.route_layer(from_fn(accepts_json)));
     }
     let validate = put(plugins::validate).route_layer(from_fn(accepts_json));
-    router = resource(
-        router,
-        "/connector-plugins/{plugin}/config/validate",
-        "PUT",
-        validate,
-    );
+    router = resource(router, "/connector-plugins/{plugin}/config/validate", "PUT", validate);
     router = resource(router, "/metrics", "GET", get(worker::metrics));
     router
         .fallback(async || Refusal::plain(StatusCode::NOT_FOUND))
@@ -99,11 +63,7 @@ fn resource(
     methods: &'static str,
     route: MethodRouter<ApiState>,
 ) -> Router<ApiState> {
-    let head = if methods.contains("GET") {
-        "HEAD, "
-    } else {
-        ""
-    };
+    let head = if methods.contains("GET") { "HEAD, " } else { "" };
     let allowed = format!("{head}{methods}, OPTIONS");
     let route = route
         .options(async move || options(&allowed))
@@ -111,9 +71,7 @@ fn resource(
     if path == "/" {
         return router.route(path, route);
     }
-    router
-        .route(path, route.clone())
-        .route(&format!("{path}/"), route)
+    router.route(path, route.clone()).route(&format!("{path}/"), route)
 }
 
 fn options(allowed: &str) -> Response {
@@ -130,17 +88,14 @@ fn options(allowed: &str) -> Response {
 async fn guard(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if path.contains("//") {
-        return Refusal::new(StatusCode::BAD_REQUEST, "Ambiguous URI empty segment")
-            .into_response();
+        return Refusal::new(StatusCode::BAD_REQUEST, "Ambiguous URI empty segment").into_response();
     }
     if path.to_ascii_lowercase().contains("%2f") {
-        return Refusal::new(StatusCode::BAD_REQUEST, "Ambiguous URI path separator")
-            .into_response();
+        return Refusal::new(StatusCode::BAD_REQUEST, "Ambiguous URI path separator").into_response();
     }
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Refusal::internal("Request timed out. The operation may still be under way.")
-            .into_response(),
+        Err(_) => Refusal::internal("Request timed out. The operation may still be under way.").into_response(),
     }
 }
 
@@ -153,23 +108,12 @@ async fn accepts_json(request: Request, next: Next) -> Response {
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {
-    let mut ranges = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .peekable();
+    let mut ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
     if ranges.peek().is_none() {
         return true;
     }
-    let essence = |range: &str| {
-        range
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
-    };
-    ranges.flat_map(|value| value.split(',')).any(|range| {
-        ["*/*", "application/*", "application/json"].contains(&essence(range).as_str())
-    })
+    let essence = |range: &str| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    ranges
+        .flat_map(|value| value.split(','))
+        .any(|range| ["*/*", "application/*", "application/json"].contains(&essence(range).as_str()))
 }

@@ -19,9 +19,7 @@ async fn state() -> ApiState {
     let assembly = Arc::new(FakeAssembly::default());
     let options = Options::new("here:8083");
     ApiState {
-        supervisor: Supervisor::start(assembly, StateStore::forgetful(), options, Vec::new())
-            .await
-            .unwrap(),
+        supervisor: Supervisor::start(assembly, StateStore::forgetful(), options, Vec::new()).await.unwrap(),
         version: "1.2.3".to_owned(),
         commit: "abc".to_owned(),
         cluster_id: Arc::new(|| None),
@@ -30,33 +28,16 @@ async fn state() -> ApiState {
 }
 
 /// Status, content type and body of one request.
-async fn ask(
-    router: &Router,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> (u16, String, String) {
+async fn ask(router: &Router, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = router
-        .clone()
-        .oneshot(request.body(Body::from(body.to_owned())).unwrap())
-        .await
-        .unwrap();
+    let response = router.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
     let status = response.status().as_u16();
-    let media_type = response
-        .headers()
-        .get("content-type")
-        .map(|value| value.to_str().unwrap().to_owned());
+    let media_type = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
     let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-    (
-        status,
-        media_type.unwrap_or_default(),
-        String::from_utf8(body.to_vec()).unwrap(),
-    )
+    (status, media_type.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,16 +50,9 @@ async fn every_answer_has_its_status_and_body() {
     assert_eq!(ask(&router, "PUT", &path, &[], &body).await.0, 201);
     tokio::task::yield_now().await;
 
-    let initial =
-        |state: &str| format!(r#"{{"name":"i","config":{CONFIG},"initial_state":{state}}}"#);
+    let initial = |state: &str| format!(r#"{{"name":"i","config":{CONFIG},"initial_state":{state}}}"#);
     let cases: &[(&str, &str, &str, u16, &str)] = &[
-        (
-            "GET",
-            "/",
-            "",
-            200,
-            r#"{"version":"1.2.3","commit":"abc","kafka_cluster_id":null}"#,
-        ),
+        ("GET", "/", "", 200, r#"{"version":"1.2.3","commit":"abc","kafka_cluster_id":null}"#),
         (
             "GET",
             "/health/",
@@ -136,13 +110,7 @@ async fn every_answer_has_its_status_and_body() {
             500,
             r#"{"error_code":500,"message":"Cannot invoke \"java.util.Map.get(Object)\" because \"connectorConfig\" is null"}"#,
         ),
-        (
-            "GET",
-            "/connectors/a%2fb",
-            "",
-            400,
-            r#"{"error_code":400,"message":"Ambiguous URI path separator"}"#,
-        ),
+        ("GET", "/connectors/a%2fb", "", 400, r#"{"error_code":400,"message":"Ambiguous URI path separator"}"#),
         (
             "GET",
             "/connector-plugins",
@@ -168,61 +136,31 @@ async fn every_answer_has_its_status_and_body() {
     ];
     for (method, path, body, status, expected) in cases {
         let (found_status, _, found) = ask(&router, method, path, &[], body).await;
-        assert_eq!(
-            (found_status, found.as_str()),
-            (*status, *expected),
-            "{method} {path} {body}"
-        );
+        assert_eq!((found_status, found.as_str()), (*status, *expected), "{method} {path} {body}");
     }
 
     supervisor.shutdown(Duration::from_secs(1)).await;
     let (path, body) = put("late");
     let (status, _, body) = ask(&router, "PUT", &path, &[], &body).await;
-    assert_eq!(
-        (status, body.as_str()),
-        (
-            503,
-            r#"{"error_code":503,"message":"the worker is shutting down"}"#
-        )
-    );
+    assert_eq!((status, body.as_str()), (503, r#"{"error_code":503,"message":"the worker is shutting down"}"#));
 }
 
 /// Method, path, headers, expected status.
-type Case = (
-    &'static str,
-    &'static str,
-    &'static [(&'static str, &'static str)],
-    u16,
-);
+type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], u16);
 
 #[tokio::test(start_paused = true)]
 async fn media_types_methods_and_sizes_are_checked() {
     let router = api::router(state().await);
     let cases: &[Case] = &[
-        (
-            "GET",
-            "/connectors",
-            &[("Accept", "text/html, application/json;q=0.5")],
-            200,
-        ),
+        ("GET", "/connectors", &[("Accept", "text/html, application/json;q=0.5")], 200),
         ("GET", "/connectors", &[("Accept", "APPLICATION/*")], 200),
-        (
-            "GET",
-            "/connectors",
-            &[("Accept", "text/html"), ("Accept", "*/*")],
-            200,
-        ),
+        ("GET", "/connectors", &[("Accept", "text/html"), ("Accept", "*/*")], 200),
         ("GET", "/connectors", &[("Accept", "text/html")], 406),
         ("GET", "/nope", &[("Accept", "text/html")], 404),
         ("PUT", "/connectors", &[("Accept", "text/html")], 405),
         ("GET", "/metrics", &[("Accept", "text/plain")], 200),
         ("OPTIONS", "/connectors/a", &[("Accept", "text/html")], 200),
-        (
-            "POST",
-            "/connectors",
-            &[("Content-Type", "application/x-www-form-urlencoded")],
-            415,
-        ),
+        ("POST", "/connectors", &[("Content-Type", "application/x-www-form-urlencoded")], 415),
         ("DELETE", "/connectors/a/config", &[], 405),
     ];
     for (method, path, headers, status) in cases {
@@ -230,12 +168,7 @@ async fn media_types_methods_and_sizes_are_checked() {
         assert_eq!(found, *status, "{method} {path} {headers:?} {body}");
         if found >= 400 {
             assert_eq!(media_type, "application/json", "{method} {path}");
-            assert!(
-                body.starts_with(&format!(
-                    "{{\"error_code\":{found},\"message\":\"HTTP {found} "
-                )),
-                "{body}"
-            );
+            assert!(body.starts_with(&format!("{{\"error_code\":{found},\"message\":\"HTTP {found} ")), "{body}");
         }
     }
     let huge = format!("{{\"x\":\"{}\"}}", "x".repeat(5 << 20));
@@ -262,10 +195,7 @@ async fn a_server_answers_over_tcp_until_it_is_shut_down() {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 201 Created\r\n"), "{answer}");
-    assert!(
-        answer.contains(&format!("location: http://{address}/connectors/a%20b\r\n")),
-        "{answer}"
-    );
+    assert!(answer.contains(&format!("location: http://{address}/connectors/a%20b\r\n")), "{answer}");
 
     stop.send(()).unwrap();
     server.await.unwrap().unwrap();

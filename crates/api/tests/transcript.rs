@@ -12,15 +12,13 @@ use model::{Config, Key};
 use pipeline::Control;
 use serde_json::{Map, Value, json};
 use supervisor::fake::FakeAssembly;
-use supervisor::{
-    Assembly, Options, PluginInfo, StateStore, Supervisor, TaskFailure, TaskId, Validation,
-};
+use supervisor::{Assembly, Options, PluginInfo, StateStore, Supervisor, TaskFailure, TaskId, Validation};
 use tower::ServiceExt;
 
 /// Endpoints of a later issue: our answer must be that of an unknown path, until they are there.
 const LATER: &[u64] = &[
-    115, 116, 118, 119, 120, 122, 138, 150, 151, 153, 154, 155, 157, 158, 159, 161, 162, 164, 165,
-    166, 167, 169, 204, 205, 207, 208, 209, 211, 212, 236,
+    115, 116, 118, 119, 120, 122, 138, 150, 151, 153, 154, 155, 157, 158, 159, 161, 162, 164, 165, 166, 167, 169, 204,
+    205, 207, 208, 209, 211, 212, 236,
 ];
 
 /// Steps whose answer differs, and why. They are sent all the same: later steps may build on them.
@@ -33,10 +31,7 @@ const DIFFERENT: &[(u64, &str)] = &[
     (36, "the fake knows no transforms"),
     (37, "the fake knows no transforms"),
     (38, "the fake knows no transforms"),
-    (
-        191,
-        "Kafka Connect lets a PATCH give the config another connector's name; we refuse it with 400 as PUT does",
-    ),
+    (191, "Kafka Connect lets a PATCH give the config another connector's name; we refuse it with 400 as PUT does"),
 ];
 
 /// Steps of which only the status and, in an error, the code are compared, and why.
@@ -74,12 +69,7 @@ impl Assembly for Recorded {
         self.0.task_configs(config)
     }
 
-    async fn run_task(
-        &self,
-        task: TaskId,
-        config: Config,
-        control: Control,
-    ) -> Result<(), TaskFailure> {
+    async fn run_task(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskFailure> {
         let fail = |trace: &str| {
             Err(TaskFailure {
                 trace: format!("org.apache.kafka.connect.errors.ConnectException: {trace}"),
@@ -104,50 +94,25 @@ struct Answer {
 
 async fn ask(router: &Router, step: &Value) -> Answer {
     let text = |name: &str| step[name].as_str().unwrap_or_default().to_owned();
-    let mut request = Request::builder()
-        .method(text("method").as_str())
-        .uri(text("path"))
-        .header("Host", "127.0.0.1:18083");
+    let mut request =
+        Request::builder().method(text("method").as_str()).uri(text("path")).header("Host", "127.0.0.1:18083");
     for (name, value) in step["request_headers"].as_object().unwrap() {
         request = request.header(name, value.as_str().unwrap());
     }
-    let response = router
-        .clone()
-        .oneshot(request.body(Body::from(text("request_body"))).unwrap())
-        .await
-        .unwrap();
+    let response = router.clone().oneshot(request.body(Body::from(text("request_body"))).unwrap()).await.unwrap();
     let status = u64::from(response.status().as_u16());
-    let shown = [
-        ("Content-Type", "content-type"),
-        ("Location", "location"),
-        ("Allow", "allow"),
-    ];
-    let header = |name: &str| {
-        response
-            .headers()
-            .get(name)
-            .map(|value| json!(value.to_str().unwrap()))
-    };
-    let headers = shown
-        .into_iter()
-        .filter_map(|(name, key)| Some((name.to_owned(), header(key)?)))
-        .collect();
+    let shown = [("Content-Type", "content-type"), ("Location", "location"), ("Allow", "allow")];
+    let header = |name: &str| response.headers().get(name).map(|value| json!(value.to_str().unwrap()));
+    let headers = shown.into_iter().filter_map(|(name, key)| Some((name.to_owned(), header(key)?))).collect();
     let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-    Answer {
-        status,
-        headers,
-        body: String::from_utf8(body.to_vec()).unwrap(),
-    }
+    Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }
 
 /// What differs between `answer` and the recorded `step`; `None` when nothing does.
 fn difference(step: &Value, answer: &Answer) -> Option<String> {
     let number = step["step"].as_u64().unwrap();
     if json!(answer.status) != step["status"] {
-        return Some(format!(
-            "status {} instead of {}: {}",
-            answer.status, step["status"], answer.body
-        ));
+        return Some(format!("status {} instead of {}: {}", answer.status, step["status"], answer.body));
     }
     let status_only = STATUS_ONLY.iter().any(|(step, _)| *step == number);
     if status_only {
@@ -156,10 +121,7 @@ fn difference(step: &Value, answer: &Answer) -> Option<String> {
     }
     for (name, value) in step["response_headers"].as_object().unwrap() {
         if answer.headers.get(name) != Some(value) {
-            return Some(format!(
-                "header {name}: {:?} instead of {value}",
-                answer.headers.get(name)
-            ));
+            return Some(format!("header {name}: {:?} instead of {value}", answer.headers.get(name)));
         }
     }
     let is_trimmed = step["trimmed"] == true;
@@ -175,19 +137,14 @@ fn comparable(body: &str, is_trimmed: bool) -> Value {
     normalise(&mut value);
     if let Some(configs) = value.get_mut("configs").and_then(Value::as_array_mut) {
         configs.retain(|config| {
-            let has_errors = config["value"]["errors"]
-                .as_array()
-                .is_some_and(|errors| !errors.is_empty());
+            let has_errors = config["value"]["errors"].as_array().is_some_and(|errors| !errors.is_empty());
             is_known(&config["value"]) && (has_errors || !is_trimmed)
         });
     }
     if let Some(members) = value.as_array_mut() {
         members.retain(is_known);
     }
-    if value
-        .as_array()
-        .is_some_and(|members| members.iter().all(Value::is_string))
-    {
+    if value.as_array().is_some_and(|members| members.iter().all(Value::is_string)) {
         // Names of connectors, in Java's hash order.
         value.as_array_mut().unwrap().sort_by_key(Value::to_string);
     }
@@ -216,9 +173,7 @@ fn normalise(value: &mut Value) {
                 match (name.as_str(), member) {
                     // Our own words, or lists of plug-ins.
                     ("documentation" | "recommended_values", member) => *member = Value::Null,
-                    ("trace", Value::String(trace)) => {
-                        trace.truncate(trace.find('\n').unwrap_or(trace.len()))
-                    }
+                    ("trace", Value::String(trace)) => trace.truncate(trace.find('\n').unwrap_or(trace.len())),
                     ("message", Value::String(message)) => *message = plain(message),
                     ("tasks", Value::Array(tasks)) => {
                         tasks.sort_by_key(|task| task["id"].as_u64());
@@ -229,10 +184,8 @@ fn normalise(value: &mut Value) {
                     (_, member) => normalise(member),
                 }
             }
-            let is_version = members.get("name").is_some_and(|name| {
-                name.as_str()
-                    .is_some_and(|n| n.ends_with(".plugin.version"))
-            });
+            let is_version =
+                members.get("name").is_some_and(|name| name.as_str().is_some_and(|n| n.ends_with(".plugin.version")));
             if is_version {
                 members.remove("default_value");
                 members.remove("value");
@@ -246,15 +199,8 @@ fn normalise(value: &mut Value) {
 /// Without what only Java can say: the place in the source, the plug-ins on its class path, the exception that the
 /// plug-in cache wraps around an error that it has seen before.
 fn plain(message: &str) -> String {
-    let mut message = message.replace(
-        "org.apache.kafka.connect.errors.ConnectException: Failed",
-        "Failed",
-    );
-    for end in [
-        "\n at [Source",
-        " (through reference chain",
-        "available connectors are:",
-    ] {
+    let mut message = message.replace("org.apache.kafka.connect.errors.ConnectException: Failed", "Failed");
+    for end in ["\n at [Source", " (through reference chain", "available connectors are:"] {
         message.truncate(message.find(end).unwrap_or(message.len()));
     }
     message
@@ -262,18 +208,11 @@ fn plain(message: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn our_answers_are_those_of_kafka_connect() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/data/connect-rest-transcript.jsonl");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/connect-rest-transcript.jsonl");
     let transcript = std::fs::read_to_string(&path).unwrap();
     let options = Options::new("127.0.0.1:18083");
-    let supervisor = Supervisor::start(
-        Arc::new(Recorded::default()),
-        StateStore::forgetful(),
-        options,
-        Vec::new(),
-    )
-    .await
-    .unwrap();
+    let supervisor =
+        Supervisor::start(Arc::new(Recorded::default()), StateStore::forgetful(), options, Vec::new()).await.unwrap();
     let router = api::router(ApiState {
         supervisor,
         version: "4.3.1".to_owned(),
@@ -297,10 +236,7 @@ async fn our_answers_are_those_of_kafka_connect() {
         }
         if let Some((_, why)) = DIFFERENT.iter().find(|(step, _)| *step == number) {
             let found = difference(&step, &answer);
-            assert!(
-                found.is_some(),
-                "step {number} answers like Kafka Connect now, although: {why}"
-            );
+            assert!(found.is_some(), "step {number} answers like Kafka Connect now, although: {why}");
             continue;
         }
         // The recording waited until asynchronous work was done.
@@ -313,20 +249,9 @@ async fn our_answers_are_those_of_kafka_connect() {
         }
         compared += 1;
         if let Some(difference) = difference(&step, &answer) {
-            wrong.push(format!(
-                "step {number} {} {}: {difference}",
-                step["method"], step["path"]
-            ));
+            wrong.push(format!("step {number} {} {}: {difference}", step["method"], step["path"]));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {compared} steps:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
-    assert_eq!(
-        compared + LATER.len() + DIFFERENT.len(),
-        transcript.lines().count()
-    );
+    assert!(wrong.is_empty(), "{} of {compared} steps:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(compared + LATER.len() + DIFFERENT.len(), transcript.lines().count());
 }

@@ -44,8 +44,9 @@ impl RawBatch {
 
     /// Bytes of keys, values and fixed columns: what it weighs in the memory budget.
     pub fn bytes(&self) -> usize {
-        let text = |column: &BinaryArray| column.value_offsets().last().copied().unwrap_or(0)
-            - column.value_offsets().first().copied().unwrap_or(0);
+        let text = |column: &BinaryArray| {
+            column.value_offsets().last().copied().unwrap_or(0) - column.value_offsets().first().copied().unwrap_or(0)
+        };
         text(&self.keys) as usize + text(&self.values) as usize + self.len() * 24
     }
 
@@ -96,7 +97,8 @@ impl BytesColumn {
 
     fn push(&mut self, value: Option<&[u8]>) {
         self.data.extend_from_slice(value.unwrap_or_default());
-        self.ends.push(i32::try_from(self.data.len()).expect("RawBatchBuilder::has_room_for keeps a batch below 2 GiB"));
+        self.ends
+            .push(i32::try_from(self.data.len()).expect("RawBatchBuilder::has_room_for keeps a batch below 2 GiB"));
         self.valid.push(value.is_some());
         self.any_null |= value.is_none();
     }
@@ -147,7 +149,14 @@ impl RawBatchBuilder {
     }
 
     /// Appends one record. Its offset must be larger than the one before; callers check [`Self::has_room_for`].
-    pub fn push(&mut self, offset: Offset, timestamp_ms: i64, key: Option<&[u8]>, value: Option<&[u8]>, headers: Headers) {
+    pub fn push(
+        &mut self,
+        offset: Offset,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Headers,
+    ) {
         debug_assert!(self.offsets.last().is_none_or(|last| *last < offset.get()), "offsets rise");
         if !headers.is_empty() && !self.any_header {
             self.any_header = true;
@@ -282,16 +291,19 @@ impl Batch {
     /// The rows `rows`, in that order, copied.
     pub fn select(&self, rows: &[u32]) -> Batch {
         let indices = arrow::array::UInt32Array::from(rows.to_vec());
-        let pick = |array: &dyn Array| -> ArrayRef {
-            take(array, &indices, None).expect("row numbers come from this batch")
-        };
-        let downcast = |array: ArrayRef| array.as_any().downcast_ref::<BinaryArray>().expect("take keeps the type").clone();
+        let pick =
+            |array: &dyn Array| -> ArrayRef { take(array, &indices, None).expect("row numbers come from this batch") };
+        let downcast =
+            |array: ArrayRef| array.as_any().downcast_ref::<BinaryArray>().expect("take keeps the type").clone();
         Batch {
             topic_partition: self.topic_partition.clone(),
             offsets: rows.iter().map(|row| self.offsets[*row as usize]).collect(),
             timestamps_ms: rows.iter().map(|row| self.timestamps_ms[*row as usize]).collect(),
             keys: downcast(pick(&self.keys)),
-            headers: self.headers.as_ref().map(|all| Arc::new(rows.iter().map(|row| all[*row as usize].clone()).collect())),
+            headers: self
+                .headers
+                .as_ref()
+                .map(|all| Arc::new(rows.iter().map(|row| all[*row as usize].clone()).collect())),
             input_bytes: rows.iter().map(|row| self.input_bytes[*row as usize]).collect(),
             values: match &self.values {
                 Values::Typed(columns) => Values::Typed(
@@ -360,7 +372,8 @@ mod tests {
 
     fn raw() -> RawBatch {
         let mut builder = RawBatchBuilder::new(TopicPartition::new("t", 0), 4, 64);
-        for (offset, key, value) in [(3, None, Some(&b"a"[..])), (5, Some(&b"k"[..]), None), (6, None, Some(&b""[..]))] {
+        for (offset, key, value) in [(3, None, Some(&b"a"[..])), (5, Some(&b"k"[..]), None), (6, None, Some(&b""[..]))]
+        {
             builder.push(Offset::new(offset).unwrap(), offset * 10, key, value, Headers::new());
         }
         builder.push(Offset::new(9).unwrap(), 90, None, Some(b"last"), vec![("h".into(), None)]);

@@ -149,7 +149,9 @@ pub enum PlanError {
         source: serde_json::Error,
     },
     /// Made by a newer sluice.
-    #[error("the plan {metadata:?} has format {found}, this version reads format {VERSION}: run the version that made it")]
+    #[error(
+        "the plan {metadata:?} has format {found}, this version reads format {VERSION}: run the version that made it"
+    )]
     Version {
         /// The metadata as committed.
         metadata: String,

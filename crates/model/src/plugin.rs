@@ -51,7 +51,11 @@ pub struct UnknownPlugin {
 }
 
 /// The plug-in of `table` that a configuration calls `name`.
-pub fn find<B>(table: &'static [Plugin<B>], kind: &'static str, name: &str) -> Result<&'static Plugin<B>, UnknownPlugin> {
+pub fn find<B>(
+    table: &'static [Plugin<B>],
+    kind: &'static str,
+    name: &str,
+) -> Result<&'static Plugin<B>, UnknownPlugin> {
     named(table, name, "").ok_or_else(|| UnknownPlugin {
         kind,
         name: name.to_owned(),

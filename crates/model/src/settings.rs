@@ -226,11 +226,19 @@ mod tests {
         let cases: &[(&Key, &[(&str, &str)], &str)] = &[
             (&SIZE, &[], "Missing required configuration \"size\" which has no default value."),
             (&SIZE, &[("size", "x")], "Invalid value x for configuration size: Not a number of type INT"),
-            (&SIZE, &[("size", "99999999999")], "Invalid value 99999999999 for configuration size: Not a number of type INT"),
+            (
+                &SIZE,
+                &[("size", "99999999999")],
+                "Invalid value 99999999999 for configuration size: Not a number of type INT",
+            ),
             (&SIZE, &[("size", "0")], "Invalid value 0 for configuration size: Value must be at least 1"),
             (&SIZE, &[("size", "10")], "Invalid value 10 for configuration size: Value must be no more than 9"),
             (&MODE, &[("mode", "x")], "Invalid value x for configuration mode: String must be one of: none, all"),
-            (&FLAG, &[("flag", "1")], "Invalid value 1 for configuration flag: Expected value to be either true or false"),
+            (
+                &FLAG,
+                &[("flag", "1")],
+                "Invalid value 1 for configuration flag: Expected value to be either true or false",
+            ),
             (&WORD, &[("word", "abc")], "Invalid value [hidden] for configuration word: is bad"),
         ];
         for (key, pairs, message) in cases {

@@ -24,7 +24,9 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use schema::{CONVERTERS, Part};
 use serde::{Deserialize, Serialize};
 use source::{KafkaSource, Producer, SourceConfig, Subscription};
-use writer::{Environment, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, Rotation, Store, partitioner_plugin};
+use writer::{
+    Environment, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, Rotation, Store, partitioner_plugin,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,7 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("--side") => {
-            let (side, bootstrap, topic, records) = (&arguments[2], &arguments[3], &arguments[4], arguments[5].parse()?);
+            let (side, bootstrap, topic, records) =
+                (&arguments[2], &arguments[3], &arguments[4], arguments[5].parse()?);
             let cost = match side.as_str() {
                 "sluice" => measured(records, || sluice(bootstrap, topic, records))?,
                 _ => measured(records, || plain_loop(bootstrap, topic, records))?,
@@ -144,7 +147,13 @@ fn produce(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Err
     let producer = Producer::new(bootstrap)?;
     for number in 0..records {
         let partition = (number % PARTITIONS as u64) as i32;
-        producer.produce(topic, partition, None, Some(prediction(number).as_bytes()), 1_700_000_000_000 + number as i64)?;
+        producer.produce(
+            topic,
+            partition,
+            None,
+            Some(prediction(number).as_bytes()),
+            1_700_000_000_000 + number as i64,
+        )?;
     }
     Ok(producer.flush(Duration::from_secs(120))?)
 }
@@ -227,7 +236,9 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
     let names = layout.clone();
     let json = settings.below("value.converter.");
     let recipe = Recipe {
-        converter: Box::new(move || (CONVERTERS[0].build)(&json, Part::Value).expect("the json converter needs no key")),
+        converter: Box::new(move || {
+            (CONVERTERS[0].build)(&json, Part::Value).expect("the json converter needs no key")
+        }),
         partitioner: Box::new({
             let settings = settings.clone();
             move || {
@@ -249,7 +260,8 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
         given_schema: None,
         fingerprint,
     };
-    let client = [("bootstrap.servers", bootstrap), ("group.id", &tests::unique("sluice")), ("group.protocol", "consumer")];
+    let client =
+        [("bootstrap.servers", bootstrap), ("group.id", &tests::unique("sluice")), ("group.protocol", "consumer")];
     let client = client.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let budget = Budget::new(512 << 20);
     let mut source = SourceConfig::new(client, Subscription::Topics(vec![topic.to_owned()]));

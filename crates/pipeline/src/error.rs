@@ -28,7 +28,9 @@ pub enum TaskError {
     #[error("{0}")]
     Transient(String),
     /// The offset metadata of a topic-partition holds a plan that cannot be replayed.
-    #[error("could not go on with {topic_partition}: {source}; start the sluice that made the plan, or set the group's offset by hand")]
+    #[error(
+        "could not go on with {topic_partition}: {source}; start the sluice that made the plan, or set the group's offset by hand"
+    )]
     Plan {
         /// The lane.
         topic_partition: TopicPartition,
@@ -76,7 +78,11 @@ impl From<writer::Error> for TaskError {
     fn from(error: writer::Error) -> Self {
         let text = error.to_string();
         match error {
-            writer::Error::Transient(_) | writer::Error::Lost { .. } => TaskError::Transient(text),
+            writer::Error::Transient(_) => TaskError::Transient(format!(
+                "{text}: the store does not answer or is overloaded; check store.url, the network and the store, then restart \
+                 the task"
+            )),
+            writer::Error::Lost { .. } => TaskError::Transient(text),
             writer::Error::Permanent { .. } => TaskError::Refused(text),
             writer::Error::Rows { .. } => TaskError::Data(text),
         }

@@ -32,6 +32,7 @@ const TIMER_MAX: Duration = Duration::from_secs(5);
 
 /// What the task tells a lane.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are records, a box each would only cost")]
 pub(crate) enum ToLane {
     /// Records, and their part of the memory budget.
     Records(RawBatch, Share),
@@ -110,6 +111,8 @@ pub(crate) struct Lane {
     start: Offset,
     clock_ms: Option<i64>,
     schema: Option<Version>,
+    /// Some row has an empty object or list in a field that the schema lacks, so it may not fit a grown schema.
+    waits: bool,
     /// Names that schema in the cut's files.
     context: Arc<FileContext>,
 }
@@ -135,6 +138,7 @@ impl Lane {
             start: parts.start,
             clock_ms: None,
             schema: None,
+            waits: false,
             context,
             parts,
         }
@@ -188,7 +192,8 @@ impl Lane {
 
     fn next_timer(&self) -> Option<Instant> {
         let now_ms = self.parts.clock.now_ms();
-        let wall = self.wall_clock_bound_ms().into_iter().chain(self.parts.recipe.rotation.next_due_ms(&self.state)).min();
+        let wall =
+            self.wall_clock_bound_ms().into_iter().chain(self.parts.recipe.rotation.next_due_ms(&self.state)).min();
         let wall = wall.filter(|_| self.parts.replay.is_none()).map(|due_ms| {
             let wait = Duration::from_millis(u64::try_from(due_ms.saturating_sub(now_ms)).unwrap_or(0));
             Instant::now() + wait.min(TIMER_MAX)
@@ -349,7 +354,7 @@ impl Lane {
 
     /// Writes what can be written and returns the fault that the task must stop for, if there is one.
     async fn write_batch(&mut self, mut batch: Batch) -> Result<Option<TaskError>, TaskError> {
-        let mut fault = None;
+        let (mut fault, mut waits) = (None, false);
         let version = match &batch.values {
             Values::Schemaless(texts) if self.parts.recipe.files.format.needs_columns() => {
                 let rows = self.parts.typing.read(texts).await?;
@@ -360,6 +365,7 @@ impl Lane {
                     reason,
                 };
                 let rejected: Vec<Rejected> = rows.rejected.into_iter().map(reject).collect();
+                waits = rows.waits;
                 batch.values = Values::Typed(rows.columns);
                 batch = self.admit(batch, &rejected, &mut fault);
                 Some(self.parts.typing.version())
@@ -382,9 +388,14 @@ impl Lane {
         if let Some(rejected) = no_columns(&batch) {
             batch = self.admit(batch, &rejected, &mut fault);
         }
-        if !batch.is_empty() {
+        // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too.
+        if !batch.is_empty() || version.as_ref().is_some_and(|version| version.number > 0) {
             self.fit_schema(version).await?;
+        }
+        if !batch.is_empty() {
+            self.waits |= waits;
             self.place(batch, &mut fault).await?;
+            self.waits |= waits;
         }
         Ok(fault)
     }
@@ -399,7 +410,7 @@ impl Lane {
         let name = reference(&version).map(schema_name).unwrap_or_default();
         self.context = self.parts.recipe.files_with_schema(&name);
         match (&self.schema, &version) {
-            (Some(held), Some(new)) if !self.open.is_empty() && is_growth(held, new) && !self.open.encoded_anything() => {
+            (Some(held), Some(new)) if self.can_grow() && is_growth(held, new) => {
                 let (schema, target) = (new.schema.arrow().clone(), new.schema.clone());
                 self.open.reschema(self.context.clone(), &schema, &|rows| {
                     project(rows, &target).expect("is_growth: every row of the old schema is one of the new")
@@ -412,6 +423,13 @@ impl Lane {
         }
         self.schema = version;
         Ok(())
+    }
+
+    /// Whether the rows of the open cut may be brought to a wider schema: a replay, which reads them with that schema at
+    /// once, must come to the same rows and paths.
+    fn can_grow(&self) -> bool {
+        let is_free = !self.open.is_empty() && !self.open.encoded_anything();
+        is_free && !self.waits && !self.partitioner.reads_values()
     }
 
     async fn place(&mut self, mut batch: Batch, fault: &mut Option<TaskError>) -> Result<(), TaskError> {
@@ -567,13 +585,19 @@ impl Lane {
 
     /// Hands the open cut to the publisher and opens the next. Waits while the one before is still under way, so that
     /// memory stays bounded.
-    async fn send(&mut self, range: OffsetRange, plan: Plan, reason: CutReason, is_replay: bool) -> Result<(), TaskError> {
+    async fn send(
+        &mut self,
+        range: OffsetRange,
+        plan: Plan,
+        reason: CutReason,
+        is_replay: bool,
+    ) -> Result<(), TaskError> {
         let nonce = Nonce(self.parts.rng.random());
         let next = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), nonce);
         let open = std::mem::replace(&mut self.open, next);
         let share = std::mem::replace(&mut self.share, (self.parts.share)());
         share.resize(open.held_bytes());
-        (self.start, self.clock_ms) = (range.end(), None);
+        (self.start, self.clock_ms, self.waits) = (range.end(), None, false);
         self.state.reset();
         self.parts.outbox.tell(FromLane::Closed { to: range.end() });
         let cut = ClosedCut { open, range, plan, reason, is_replay, share };
@@ -599,9 +623,7 @@ fn schema_name(reference: SchemaRef) -> String {
 
 /// Whether rows of `old` can be brought to `new`.
 fn is_growth(old: &Version, new: &Version) -> bool {
-    old.number > 0
-        && new.number > old.number
-        && merge(&old.schema, &new.schema).is_ok_and(|both| both == new.schema)
+    old.number > 0 && new.number > old.number && merge(&old.schema, &new.schema).is_ok_and(|both| both == new.schema)
 }
 
 /// The rows of a batch of `len` rows that are not rejected.
@@ -618,6 +640,7 @@ fn no_columns(batch: &Batch) -> Option<Vec<Rejected>> {
     }
     let reason = "no record of the topic had a field with a value yet, so its schema cannot be inferred; give \
                   value.converter.schema";
-    let reject = |row| Rejected { row, at: batch.position(row), stage: Stage::ValueConverter, reason: reason.to_owned() };
+    let reject =
+        |row| Rejected { row, at: batch.position(row), stage: Stage::ValueConverter, reason: reason.to_owned() };
     Some((0..batch.len()).map(reject).collect())
 }

@@ -103,6 +103,12 @@ impl Ledger {
         if range.start() < self.planned {
             return Err(refuse("plan", format!("{range} starts before the last plan's end {}", self.planned)));
         }
+        if range.start() > self.planned.max(self.skipped) {
+            return Err(refuse(
+                "plan",
+                format!("{range} leaves out records from {} on", self.planned.max(self.skipped)),
+            ));
+        }
         if range.end() > self.closed {
             return Err(refuse("plan", format!("{range} ends past the last closed cut, {}", self.closed)));
         }
@@ -191,6 +197,8 @@ impl Ledger {
         self.plan_held = plan.is_some();
         match plan {
             Some(range) => {
+                // What lies between the last cut and this one was left out.
+                self.published = self.published.max(range.start());
                 self.step = Step::Publishing { range };
                 true
             }

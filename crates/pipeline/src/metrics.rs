@@ -61,22 +61,20 @@ impl Metrics {
     /// Registers everything under its name.
     pub fn register(&self, registry: &mut Registry) {
         let sink = "kafka_connect_sink_task_metrics_";
-        let mut add = |name: String, help: &str, metric: Box<dyn FnOnce(&mut Registry, String, &str)>| {
-            metric(registry, name, help);
-        };
-        let task = |family: &Family<TaskLabels, Counter>| -> Box<dyn FnOnce(&mut Registry, String, &str)> {
-            let family = family.clone();
-            Box::new(move |registry, name, help| registry.register(name, help, family))
-        };
-        add(format!("{sink}sink_record_read"), "Records read from Kafka", task(&self.records_read));
-        add(format!("{sink}sink_record_send"), "Records handed to the writer", task(&self.records_sent));
-        add("sluice_read_bytes".into(), "Bytes of keys and values read from Kafka", task(&self.bytes_read));
-        add("sluice_published_records".into(), "Records in objects that are visible", task(&self.records_published));
-        add("sluice_published_files".into(), "Objects made visible", task(&self.files));
-        add("sluice_published_bytes".into(), "Bytes of objects made visible", task(&self.file_bytes));
-        add(format!("{sink}offset_commit_completion"), "Offset commits that were taken", task(&self.commits));
-        add("sluice_offset_commit_failures".into(), "Offset commits that were not", task(&self.commit_failures));
-        add("sluice_rebalances".into(), "Assignments and revocations", task(&self.rebalances));
+        let tasks: [(String, &str, &Family<TaskLabels, Counter>); 9] = [
+            (format!("{sink}sink_record_read"), "Records read from Kafka", &self.records_read),
+            (format!("{sink}sink_record_send"), "Records handed to the writer", &self.records_sent),
+            ("sluice_read_bytes".into(), "Bytes of keys and values read from Kafka", &self.bytes_read),
+            ("sluice_published_records".into(), "Records in objects that are visible", &self.records_published),
+            ("sluice_published_files".into(), "Objects made visible", &self.files),
+            ("sluice_published_bytes".into(), "Bytes of objects made visible", &self.file_bytes),
+            (format!("{sink}offset_commit_completion"), "Offset commits that were taken", &self.commits),
+            ("sluice_offset_commit_failures".into(), "Offset commits that were not", &self.commit_failures),
+            ("sluice_rebalances".into(), "Assignments and revocations", &self.rebalances),
+        ];
+        for (name, help, family) in tasks {
+            registry.register(name, help, family.clone());
+        }
         registry.register("sluice_rejected_records", "Records that could not go on", self.records_rejected.clone());
         registry.register("sluice_cuts", "Cuts, by why they ended", self.cuts.clone());
         registry.register(format!("{sink}partition_count"), "Topic-partitions assigned", self.partitions.clone());
@@ -157,7 +155,11 @@ impl TaskMetrics {
     }
 
     pub(crate) fn committed(&self, taken: bool) {
-        if taken { self.commits.inc() } else { self.commit_failures.inc() };
+        if taken {
+            self.commits.inc()
+        } else {
+            self.commit_failures.inc()
+        };
     }
 
     pub(crate) fn rebalanced(&self, partitions: usize) {

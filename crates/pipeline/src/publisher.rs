@@ -59,7 +59,10 @@ impl Publisher {
         Ok(())
     }
 
-    async fn publish_until_visible(&self, mut files: Vec<writer::FinishedFile>) -> Result<Vec<PublishedFile>, TaskError> {
+    async fn publish_until_visible(
+        &self,
+        mut files: Vec<writer::FinishedFile>,
+    ) -> Result<Vec<PublishedFile>, TaskError> {
         loop {
             match self.committer.publish(files).await {
                 Ok(published) => return Ok(published),

@@ -59,7 +59,8 @@ impl TopicSchemas {
     async fn load(&self, topic: &str, number: u32) -> Result<Option<Version>, TaskError> {
         let key = self.key(topic, number);
         let Some(bytes) = self.store.read(&key).await? else { return Ok(None) };
-        let broken = |why: String| TaskError::Data(format!("could not read the stored schema {key}: {why}; restore the object"));
+        let broken =
+            |why: String| TaskError::Data(format!("could not read the stored schema {key}: {why}; restore the object"));
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
         let schema = TableSchema::from_json(&value["schema"].to_string()).map_err(|error| broken(error.to_string()))?;
         Ok(Some(Version { number, schema }))
@@ -79,9 +80,12 @@ impl TopicSchemas {
         let mut known = match latest.get(topic) {
             Some(version) => Some(version.clone()),
             None => {
-                let numbers = self.store.list(&self.directory(topic)).await?.into_iter().filter_map(|key| {
-                    key.rsplit_once("schema-")?.1.strip_suffix(".json")?.parse::<u32>().ok()
-                });
+                let numbers = self
+                    .store
+                    .list(&self.directory(topic))
+                    .await?
+                    .into_iter()
+                    .filter_map(|key| key.rsplit_once("schema-")?.1.strip_suffix(".json")?.parse::<u32>().ok());
                 match numbers.max() {
                     Some(number) => self.load(topic, number).await?,
                     None => None,

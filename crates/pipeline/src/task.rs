@@ -65,6 +65,7 @@ pub struct Task {
 }
 
 /// What a task reacts to.
+#[expect(clippy::large_enum_variant, reason = "nearly all are records, a box each would only cost")]
 enum Event {
     /// The supervisor wants something else.
     Wanted(Wanted),
@@ -374,7 +375,8 @@ impl Loop {
 
     fn on_lane(&mut self, number: u64, message: FromLane) -> Result<(), TaskError> {
         let Some(lane) = self.lanes.get_mut(&number) else { return Ok(()) };
-        let defect = |error: crate::LedgerError| TaskError::Data(format!("defect in sluice, please report it: {error}"));
+        let defect =
+            |error: crate::LedgerError| TaskError::Data(format!("defect in sluice, please report it: {error}"));
         match message {
             FromLane::Written { to, bytes } => {
                 lane.queued_bytes = lane.queued_bytes.saturating_sub(bytes);
@@ -451,8 +453,12 @@ impl Loop {
             self.drop_lane(number);
         }
         let now = Instant::now();
-        let late: Vec<u64> =
-            self.releasing.iter().filter(|releasing| releasing.until <= now).flat_map(|releasing| releasing.lanes.clone()).collect();
+        let late: Vec<u64> = self
+            .releasing
+            .iter()
+            .filter(|releasing| releasing.until <= now)
+            .flat_map(|releasing| releasing.lanes.clone())
+            .collect();
         late.iter().for_each(|lane| self.drop_lane(*lane));
         let lanes = &self.lanes;
         self.releasing.retain(|releasing| releasing.lanes.iter().any(|lane| lanes.contains_key(lane)));
@@ -468,7 +474,8 @@ impl Loop {
         let (mut numbers, mut commits) = (Vec::new(), Vec::new());
         for (number, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.lease_gone) {
             let Some((offset, metadata)) = lane.ledger.next_commit() else { continue };
-            let commit = Commit { topic_partition: lane.topic_partition.clone(), offset, metadata: metadata.to_owned() };
+            let commit =
+                Commit { topic_partition: lane.topic_partition.clone(), offset, metadata: metadata.to_owned() };
             lane.ledger.commit_sent();
             numbers.push(*number);
             commits.push(commit);
@@ -511,7 +518,9 @@ impl Loop {
                 if since.elapsed() < COMMIT_REFUSED_MAX {
                     return Ok(());
                 }
-                Err(TaskError::Transient(format!("the group refused every commit for {COMMIT_REFUSED_MAX:?}, the last one because: {why}")))
+                Err(TaskError::Transient(format!(
+                    "the group refused every commit for {COMMIT_REFUSED_MAX:?}, the last one because: {why}"
+                )))
             }
             Err(CommitError::Unknown(why)) => {
                 warn!(error = %why, "the outcome of a commit is unknown: leaving the group and joining again");

@@ -47,8 +47,9 @@ impl Typing {
 
     fn adopt(&mut self, version: Version, mode: Mode) {
         let unknown = match mode {
-            Mode::Inferred => Unknown::Report,
-            Mode::Given | Mode::Recorded => Unknown::Ignore,
+            // Under a recorded version nothing grows, but rows that were left out for a fault in a new field must be again.
+            Mode::Inferred | Mode::Recorded => Unknown::Report,
+            Mode::Given => Unknown::Ignore,
         };
         self.columns = JsonColumns::new(&version.schema, unknown);
         self.version = Some(version);

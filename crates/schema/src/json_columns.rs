@@ -32,6 +32,9 @@ pub struct ReadRows {
     /// Whether some row that fits has a field the schema lacks, or a decimal where the schema says INT64. Then `columns`
     /// is not the whole truth: run [`crate::infer`], store the schema and read again; it will not say so twice.
     pub grows: bool,
+    /// Whether some row that fits has an empty object or list in a field that the schema lacks. It is left out, for its
+    /// type is not known; under a schema that has the field the row may not fit.
+    pub waits: bool,
 }
 
 /// Reads texts of plain JSON into the columns of one schema; buffers are kept from batch to batch.
@@ -109,7 +112,7 @@ impl JsonColumns {
 
     /// Reads texts that do not lie in one column.
     pub(crate) fn read_each<'t>(&mut self, texts: impl Iterator<Item = Option<&'t [u8]>>) -> ReadRows {
-        let (mut rejected, mut grows) = (Vec::new(), false);
+        let (mut rejected, mut grows, mut waits) = (Vec::new(), false, false);
         for (row, text) in texts.enumerate() {
             let Some(text) = text.filter(|text| !text.is_empty()) else {
                 self.root.push_null();
@@ -118,8 +121,13 @@ impl JsonColumns {
             let Self { schema, root, top, context, parser } = self;
             let outcome = parser.parse(text, |nodes| read_row(schema, root, top, context, nodes));
             let reason = match outcome {
-                Ok(Ok(row_grows)) => {
-                    grows |= row_grows;
+                Ok(Ok(Fit::Whole)) => continue,
+                Ok(Ok(Fit::Grows)) => {
+                    grows = true;
+                    continue;
+                }
+                Ok(Ok(Fit::Waits)) => {
+                    waits = true;
                     continue;
                 }
                 Ok(Err(fault)) => fault.to_string(),
@@ -129,18 +137,28 @@ impl JsonColumns {
             self.root.push_null();
             rejected.push((row, reason));
         }
-        ReadRows { columns: self.root.finish_struct(), rejected, grows }
+        ReadRows { columns: self.root.finish_struct(), rejected, grows, waits }
     }
 }
 
-/// Reads one row and tells whether the schema should grow by it.
+/// How a row fits.
+enum Fit {
+    /// All of it is in the columns.
+    Whole,
+    /// The schema should grow by it.
+    Grows,
+    /// It has something the schema lacks, whose type is not known.
+    Waits,
+}
+
+/// Reads one row and tells how it fits.
 fn read_row(
     schema: &TableSchema,
     root: &mut StructColumn,
     top: &Top,
     context: &mut Context,
     nodes: &[Node<'_>],
-) -> Outcome<bool> {
+) -> Outcome<Fit> {
     context.suspect = false;
     match (nodes.first(), &top.default) {
         (None | Some(Node::Static(StaticNode::Null)), None) if top.nullable => root.push_null(),
@@ -155,9 +173,9 @@ fn read_row(
         (Some(_), _) => read_present(root, top, context, nodes)?,
     }
     if !context.suspect {
-        return Ok(false);
+        return Ok(Fit::Whole);
     }
-    Ok(grow(schema, nodes)?.is_some())
+    Ok(if grow(schema, nodes)?.is_some() { Fit::Grows } else { Fit::Waits })
 }
 
 fn read_present(root: &mut StructColumn, top: &Top, context: &mut Context, nodes: &[Node<'_>]) -> Outcome<()> {

@@ -117,8 +117,9 @@ impl House {
     /// Joins the pieces of one task and runs it.
     async fn work(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskError> {
         let settings = recipe::resolved(&config, &self.environment)?;
-        let connector = named(CONNECTORS, settings.text(&supervisor::keys::CONNECTOR_CLASS).unwrap_or_default(), "Connector")
-            .ok_or_else(|| TaskError::Refused("connector.class names no connector".to_owned()))?;
+        let connector =
+            named(CONNECTORS, settings.text(&supervisor::keys::CONNECTOR_CLASS).unwrap_or_default(), "Connector")
+                .ok_or_else(|| TaskError::Refused("connector.class names no connector".to_owned()))?;
         let dry = Dry::new(&settings, &self.worker.settings, &connector_keys(connector))?;
         if let Some(warning) = dry.rotation.warning() {
             warn!(%task, "{warning}");
@@ -182,7 +183,8 @@ fn plugin_info(class: &str, role: Role) -> PluginInfo {
 impl Assembly for House {
     fn plugins(&self) -> Vec<PluginInfo> {
         let connectors = CONNECTORS.iter().map(|connector| plugin_info(class(connector), Role::Sink));
-        let converters = CONVERTERS.iter().map(|converter| plugin_info(converter.names[converter.names.len() - 1], Role::Converter));
+        let converters =
+            CONVERTERS.iter().map(|converter| plugin_info(converter.names[converter.names.len() - 1], Role::Converter));
         connectors.chain(converters).collect()
     }
 

@@ -46,7 +46,9 @@ fn parse(path: &Path, text: &str) -> Result<Config, String> {
             if let Some(Value::String(name)) = name {
                 match flat.get("name") {
                     Some(inner) if *inner != name => {
-                        return Err(format!("Connector name configuration ({inner}) doesn't match connector name in the file ({name})"));
+                        return Err(format!(
+                            "Connector name configuration ({inner}) doesn't match connector name in the file ({name})"
+                        ));
                     }
                     Some(_) | None => flat.insert("name".to_owned(), name),
                 };
@@ -71,9 +73,12 @@ pub(crate) fn flatten(map: &serde_json::Map<String, Value>) -> Result<Config, St
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),
                 Value::Bool(flag) => flag.to_string(),
-                Value::Null => return Err(format!("{key}: Null value can not be supplied as the configuration value.")),
+                Value::Null => {
+                    return Err(format!("{key}: Null value can not be supplied as the configuration value."));
+                }
                 Value::Array(list) if list.iter().all(|one| one.is_string() || one.is_number()) => {
-                    let texts: Vec<_> = list.iter().map(|one| one.as_str().map_or(one.to_string(), str::to_owned)).collect();
+                    let texts: Vec<_> =
+                        list.iter().map(|one| one.as_str().map_or(one.to_string(), str::to_owned)).collect();
                     texts.join(",")
                 }
                 Value::Array(_) => return Err(format!("{key}: expected a text, a number or a list of them")),
@@ -97,7 +102,7 @@ pub(crate) fn properties(text: &str) -> Result<Config, String> {
         if logical.is_empty() || logical.starts_with(['#', '!']) {
             continue;
         }
-        while logical.len() - logical.trim_end_matches('\\').len() & 1 == 1 {
+        while (logical.len() - logical.trim_end_matches('\\').len()) % 2 == 1 {
             logical.pop();
             match lines.next() {
                 Some((_, next)) => logical.push_str(next.trim_start()),
@@ -105,7 +110,8 @@ pub(crate) fn properties(text: &str) -> Result<Config, String> {
             }
         }
         let (key, value) = split_property(&logical);
-        let unescape = |text: &str| unescape(text).ok_or_else(|| format!("line {}: bad escape in {text:?}", number + 1));
+        let unescape =
+            |text: &str| unescape(text).ok_or_else(|| format!("line {}: bad escape in {text:?}", number + 1));
         flat.insert(unescape(key)?, unescape(value)?);
     }
     Ok(flat)

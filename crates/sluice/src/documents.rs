@@ -35,18 +35,28 @@ pub(crate) fn plugins(name: Option<&str>) -> Result<(), Failure> {
     let pages = pages();
     let Some(name) = name else {
         let heading = ["kind", "name", "also", "what"].map(str::to_owned).to_vec();
-        let row = |page: &Page| vec![page.kind.to_owned(), page.names[0].to_owned(), page.names[1..].join(", "), page.doc.to_owned()];
+        let row = |page: &Page| {
+            vec![page.kind.to_owned(), page.names[0].to_owned(), page.names[1..].join(", "), page.doc.to_owned()]
+        };
         let rows: Vec<_> = std::iter::once(heading).chain(pages.iter().map(row)).collect();
         println!("{}", table::aligned(&rows));
         return Ok(());
     };
-    let page = pages.iter().find(|page| {
-        page.names.iter().any(|known| *known == name || known.rsplit('.').next() == Some(name))
-    });
-    let page = page.ok_or_else(|| Failure::Invalid(format!("unknown plug-in {name}; sluice plugins lists what there is")))?;
+    let page = pages
+        .iter()
+        .find(|page| page.names.iter().any(|known| *known == name || known.rsplit('.').next() == Some(name)));
+    let page =
+        page.ok_or_else(|| Failure::Invalid(format!("unknown plug-in {name}; sluice plugins lists what there is")))?;
     println!("{} {}: {}\n", page.kind, page.names.join(", "), page.doc);
     for key in &page.keys {
-        println!("{}  ({}, {})\n    {}{}", key.name, key.kind.as_str().to_lowercase(), default(key), key.doc, effect(key));
+        println!(
+            "{}  ({}, {})\n    {}{}",
+            key.name,
+            key.kind.as_str().to_lowercase(),
+            default(key),
+            key.doc,
+            effect(key)
+        );
     }
     Ok(())
 }
@@ -103,7 +113,9 @@ pub(crate) fn reference() -> Vec<(&'static str, String)> {
 }
 
 fn page_start(title: &str, text: &str) -> String {
-    format!("# {title}\n\n<!-- Written by `sluice docs`; a test compares it with the key tables. Do not edit. -->\n\n{text}\n")
+    format!(
+        "# {title}\n\n<!-- Written by `sluice docs`; a test compares it with the key tables. Do not edit. -->\n\n{text}\n"
+    )
 }
 
 fn key_table<'a>(text: &mut String, keys: impl Iterator<Item = &'a Key>) {

@@ -38,7 +38,9 @@ pub(crate) fn run(options: &QuickstartOptions) -> Result<(), Failure> {
         return Err(Failure::Invalid("the quickstart runs a connector of one topic, named by topics".to_owned()));
     }
     let output = next_run(&options.output)?;
-    for (key, value) in [("store.url", output.display().to_string()), ("flush.size", flush_size(options.records).to_string())] {
+    for (key, value) in
+        [("store.url", output.display().to_string()), ("flush.size", flush_size(options.records).to_string())]
+    {
         config.insert(key.to_owned(), value);
     }
     let failed = |error: source::EmbeddedError| Failure::Run(error.to_string());
@@ -159,7 +161,9 @@ async fn work(
         if read != last.0 {
             last = (read, Instant::now());
         } else if last.1.elapsed() > STALLED_AFTER {
-            return Err(Failure::Run(format!("nothing was read for {STALLED_AFTER:?}; {read} of {records} records were")));
+            return Err(Failure::Run(format!(
+                "nothing was read for {STALLED_AFTER:?}; {read} of {records} records were"
+            )));
         }
     }
     steering.ask(Wanted::Stop);
@@ -227,8 +231,11 @@ fn prediction(number: u64, value: &mut String) {
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 fn show(output: &Path, metrics: &TaskMetrics, elapsed: Duration) -> Result<(), Failure> {
     let read_error = |source| Failure::Read { path: output.to_owned(), source };
-    let files: Vec<PathBuf> =
-        table::files_below(output).map_err(read_error)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "parquet")).collect();
+    let files: Vec<PathBuf> = table::files_below(output)
+        .map_err(read_error)?
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|end| end == "parquet"))
+        .collect();
     println!("\n{} objects in {}", files.len(), output.display());
     for file in files.iter().take(OBJECTS_SHOWN) {
         let size = std::fs::metadata(file).map_err(read_error)?.len();

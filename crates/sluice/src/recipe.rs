@@ -14,9 +14,24 @@ const DEFAULT_CONVERTER: &str = "json";
 
 /// Settings that shape the names and rows of a cut. A plan that was made under others must not be replayed.
 const SHAPING: &[&str] = &[
-    "format.class", "parquet.codec", "s3.bucket.name", "store.url", "topics.dir", "directory.delim", "file.delim",
-    "filename.offset.zero.pad.width", "partitioner.class", "partition.field.name", "partition.duration.ms", "path.format",
-    "locale", "timezone", "timestamp.extractor", "timestamp.field", "behavior.on.null.values", "errors.tolerance",
+    "format.class",
+    "parquet.codec",
+    "s3.bucket.name",
+    "store.url",
+    "topics.dir",
+    "directory.delim",
+    "file.delim",
+    "filename.offset.zero.pad.width",
+    "partitioner.class",
+    "partition.field.name",
+    "partition.duration.ms",
+    "path.format",
+    "locale",
+    "timezone",
+    "timestamp.extractor",
+    "timestamp.field",
+    "behavior.on.null.values",
+    "errors.tolerance",
 ];
 
 /// The plug-in and settings of a converter: the connector's, else the worker's. A connector that names a converter gets
@@ -34,7 +49,11 @@ pub(crate) fn converter(settings: &Settings, worker: &Settings, part: Part) -> R
         (_, _) => (DEFAULT_CONVERTER.to_owned(), settings),
     };
     let plugin = find(CONVERTERS, "converter", &name).map_err(|unknown| {
-        Invalid::value(key, &name, format!("Class {name} could not be found. Expected one of: {}", unknown.known.join(", ")))
+        Invalid::value(
+            key,
+            &name,
+            format!("Class {name} could not be found. Expected one of: {}", unknown.known.join(", ")),
+        )
     })?;
     Ok(ChosenConverter { plugin, settings: from.below(&format!("{}.", key.name)) })
 }
@@ -107,7 +126,9 @@ impl Dry {
         let Dry { value, settings, layout, .. } = self;
         let schemas = TopicSchemas::new(store.clone(), layout.clone());
         let recipe = Recipe {
-            converter: Box::new(move || (value.plugin.build)(&value.settings, Part::Value).expect("built once by Dry::new")),
+            converter: Box::new(move || {
+                (value.plugin.build)(&value.settings, Part::Value).expect("built once by Dry::new")
+            }),
             partitioner: Box::new(move || {
                 let plugin = partitioner_plugin(&settings).expect("found once by Dry::new");
                 (plugin.build)(&settings).expect("built once by Dry::new")
@@ -118,7 +139,9 @@ impl Dry {
             files: FileContext {
                 store: store.clone(),
                 format: self.format,
-                object_key: Arc::new(move |topic_partition, path, first| layout.object_key(topic_partition, path, first)),
+                object_key: Arc::new(move |topic_partition, path, first| {
+                    layout.object_key(topic_partition, path, first)
+                }),
                 limits: self.limits,
                 schema: "".into(),
                 config: self.fingerprint,
@@ -132,11 +155,22 @@ impl Dry {
 
 /// The keys of plug-ins that `config` could name, for unknown-key warnings, are open below these prefixes.
 pub(crate) const FREE_PREFIXES: &[&str] = &[
-    "consumer.override.", "producer.override.", "admin.override.", "transforms.", "predicates.", "key.converter.",
-    "value.converter.", "header.converter.", "s3.credentials.provider.", "topic.creation.",
+    "consumer.override.",
+    "producer.override.",
+    "admin.override.",
+    "transforms.",
+    "predicates.",
+    "key.converter.",
+    "value.converter.",
+    "header.converter.",
+    "s3.credentials.provider.",
+    "topic.creation.",
 ];
 
 /// The configuration with its references resolved, for checks and tasks.
-pub(crate) fn resolved(config: &Config, environment: &std::collections::BTreeMap<String, String>) -> Result<Settings, Invalid> {
+pub(crate) fn resolved(
+    config: &Config,
+    environment: &std::collections::BTreeMap<String, String>,
+) -> Result<Settings, Invalid> {
     crate::references::resolve(config, &|name| environment.get(name).cloned()).map(Settings::new)
 }

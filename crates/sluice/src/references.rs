@@ -48,7 +48,8 @@ fn look_up(reference: &str, environment: &dyn Fn(&str) -> Option<String>) -> Res
         }
         "directory" | "dir" => {
             let file = Path::new(path).join(key);
-            let text = std::fs::read_to_string(&file).map_err(|error| format!("could not read {}: {error}", file.display()))?;
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| format!("could not read {}: {error}", file.display()))?;
             Ok(Some(text))
         }
         _ => Ok(None),
@@ -74,7 +75,10 @@ mod tests {
         .into();
         let environment = |name: &str| (name == "HOME_OF_A").then(|| "1".to_owned());
         let resolved = resolve(&config, &environment).unwrap();
-        assert_eq!(resolved.values().collect::<Vec<_>>(), ["x1y1", "from file", "key=from file\n", config["d"].as_str()]);
+        assert_eq!(
+            resolved.values().collect::<Vec<_>>(),
+            ["x1y1", "from file", "key=from file\n", config["d"].as_str()]
+        );
         let missing = [("k".to_owned(), "${env:NOT_THERE}".to_owned())].into();
         let error = resolve(&missing, &environment).unwrap_err();
         assert!(error.message.contains("configuration k: environment variable NOT_THERE is not set"), "{error}");

@@ -106,7 +106,8 @@ fn cluster_id(worker: &Worker) -> Arc<OnceLock<String>> {
     std::thread::spawn(move || {
         let mut properties = vec![("bootstrap.servers".to_owned(), servers)];
         for prefix in ["security.", "sasl.", "ssl."] {
-            properties.extend(settings.with_prefix(prefix).map(|(key, value)| (format!("{prefix}{key}"), value.to_owned())));
+            properties
+                .extend(settings.with_prefix(prefix).map(|(key, value)| (format!("{prefix}{key}"), value.to_owned())));
         }
         let pairs = properties.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let Ok(translated) = source::properties::translate("", pairs) else { return };

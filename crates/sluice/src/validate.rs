@@ -49,8 +49,16 @@ pub(crate) fn problems(house: &House, config: &model::Config) -> (Vec<String>, V
         return (vec!["connector.class is missing: it names what to run, for example s3".to_owned()], Vec::new());
     }
     if house.connector(class).is_none() {
-        let known: Vec<String> = house.plugins().into_iter().map(|plugin| plugin.class).filter(|class| class.contains("Connector")).collect();
-        return (vec![format!("connector.class {class} is unknown, expected one of: s3, {}", known.join(", "))], Vec::new());
+        let known: Vec<String> = house
+            .plugins()
+            .into_iter()
+            .map(|plugin| plugin.class)
+            .filter(|class| class.contains("Connector"))
+            .collect();
+        return (
+            vec![format!("connector.class {class} is unknown, expected one of: s3, {}", known.join(", "))],
+            Vec::new(),
+        );
     }
     let validation = house.validate(config);
     let mut errors: Vec<String> = Vec::new();

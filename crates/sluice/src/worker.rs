@@ -45,7 +45,8 @@ pub(crate) const ADVERTISED_HOST: Key =
 
 /// As above, the port.
 pub(crate) const ADVERTISED_PORT: Key =
-    Key::new("rest.advertised.port", Kind::Int, "Port in worker_id; the listener's when not given.").check(Check::Between(1, 65535));
+    Key::new("rest.advertised.port", Kind::Int, "Port in worker_id; the listener's when not given.")
+        .check(Check::Between(1, 65535));
 
 /// How long a stop may take.
 pub(crate) const GRACEFUL_TIMEOUT_MS: Key = Key::new(
@@ -85,9 +86,26 @@ pub(crate) const KEYS: &[Key] = &[
 
 /// Prefixes below which any name may stand.
 const FREE: &[&str] = &[
-    "consumer.", "producer.", "admin.", "security.", "sasl.", "ssl.", "key.converter.", "value.converter.", "header.converter.",
-    "internal.", "config.", "offset.", "status.", "metrics.", "metric.", "rest.", "access.control.", "config.providers",
-    "log4j.", "plugin.",
+    "consumer.",
+    "producer.",
+    "admin.",
+    "security.",
+    "sasl.",
+    "ssl.",
+    "key.converter.",
+    "value.converter.",
+    "header.converter.",
+    "internal.",
+    "config.",
+    "offset.",
+    "status.",
+    "metrics.",
+    "metric.",
+    "rest.",
+    "access.control.",
+    "config.providers",
+    "log4j.",
+    "plugin.",
 ];
 
 /// A worker's settings, checked.
@@ -143,7 +161,9 @@ impl Worker {
             None => return Err(Invalid::value(&LISTENERS, "", "Must specify at least one listener")),
         };
         let (host, port) = listen.rsplit_once(':').unwrap_or((&listen, "8083"));
-        let host = settings.string(&ADVERTISED_HOST)?.unwrap_or_else(|| if host == "0.0.0.0" { "127.0.0.1" } else { host }.to_owned());
+        let host = settings
+            .string(&ADVERTISED_HOST)?
+            .unwrap_or_else(|| if host == "0.0.0.0" { "127.0.0.1" } else { host }.to_owned());
         let port = settings.string(&ADVERTISED_PORT)?.unwrap_or_else(|| port.to_owned());
         let unknown = settings.config().keys().filter(|key| {
             !KEYS.iter().any(|known| known.name == key.as_str()) && !FREE.iter().any(|prefix| key.starts_with(prefix))
@@ -166,7 +186,8 @@ fn merge_file(figment: Figment, path: &Path) -> Result<Figment, Failure> {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     Ok(match extension.as_deref() {
         Some("properties") => {
-            let flat = connector_file::properties(&text).map_err(|why| Failure::Worker(format!("{}: {why}", path.display())))?;
+            let flat = connector_file::properties(&text)
+                .map_err(|why| Failure::Worker(format!("{}: {why}", path.display())))?;
             figment.merge(Serialized::globals(nested(&flat)))
         }
         Some("yaml" | "yml") => {
@@ -184,7 +205,9 @@ fn from_environment(environment: &BTreeMap<String, String>) -> Config {
     let mut config = Config::new();
     for prefix in ["CONNECT_", "SLUICE_"] {
         for (name, value) in environment {
-            let Some(name) = name.strip_prefix(prefix).filter(|name| !name.starts_with("TEST_") && !name.starts_with("SIM_")) else {
+            let Some(name) =
+                name.strip_prefix(prefix).filter(|name| !name.starts_with("TEST_") && !name.starts_with("SIM_"))
+            else {
                 continue;
             };
             let key = name.replace("___", "-").replace("__", "\u{1}").replace('_', ".").replace('\u{1}', "_");
@@ -225,7 +248,8 @@ fn listen_address(listener: &str) -> Result<String, Invalid> {
         return Err(refuse("https is not supported yet by this version; put a proxy before it"));
     }
     let address = listener.strip_prefix("http://").or_else(|| listener.strip_prefix("HTTP://")).unwrap_or(listener);
-    let (host, port) = address.trim_end_matches('/').rsplit_once(':').ok_or_else(|| refuse("expected http://host:port"))?;
+    let (host, port) =
+        address.trim_end_matches('/').rsplit_once(':').ok_or_else(|| refuse("expected http://host:port"))?;
     let port: u16 = port.parse().map_err(|_| refuse("the port is not a number below 65536"))?;
     Ok(format!("{}:{port}", if host.is_empty() { "0.0.0.0" } else { host }))
 }
@@ -255,7 +279,10 @@ mod tests {
         assert_eq!(worker.state_dir, PathBuf::from("/s"));
         let config = worker.settings.config();
         assert_eq!(config["consumer.security.protocol"], "SSL");
-        assert_eq!((config["value.converter"].as_str(), config["value.converter.schemas.enable"].as_str()), ("json", "false"));
+        assert_eq!(
+            (config["value.converter"].as_str(), config["value.converter.schemas.enable"].as_str()),
+            ("json", "false")
+        );
         assert!(worker.warnings.is_empty(), "{:?}", worker.warnings);
     }
 
@@ -265,9 +292,17 @@ mod tests {
         let file = directory.path().join("worker.toml");
         std::fs::write(&file, "bootstrap.servers = 'file:1'\nlisteners = 'http://h:1'\nstate.dir = 'file'\n").unwrap();
         let options = WorkerOptions { worker: Some(file), set: vec!["state.dir=flag".into()] };
-        let variables = environment(&[("SLUICE_STATE_DIR", "env"), ("SLUICE_LISTENERS", "http://h:2"), ("CONNECT_LISTENERS", "http://h:3")]);
+        let variables = environment(&[
+            ("SLUICE_STATE_DIR", "env"),
+            ("SLUICE_LISTENERS", "http://h:2"),
+            ("CONNECT_LISTENERS", "http://h:3"),
+        ]);
         let worker = Worker::read(&options, &variables).unwrap();
-        let seen = (worker.settings.text(&BOOTSTRAP_SERVERS).unwrap(), worker.listen.as_str(), worker.state_dir.to_str().unwrap());
+        let seen = (
+            worker.settings.text(&BOOTSTRAP_SERVERS).unwrap(),
+            worker.listen.as_str(),
+            worker.state_dir.to_str().unwrap(),
+        );
         assert_eq!(seen, ("file:1", "h:2", "flag"));
     }
 

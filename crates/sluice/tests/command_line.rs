@@ -64,8 +64,11 @@ fn every_example_is_valid_and_without_a_warning() {
 
 #[test]
 fn each_problem_of_a_connector_is_said_once_and_by_its_key() {
-    let invalid = |key: &str, value: &str, why: &str| format!("FILE: error: Invalid value {value} for configuration {key}: {why}\n");
-    let missing = |key: &str| format!("FILE: error: Missing required configuration \"{key}\" which has no default value.\n");
+    let invalid = |key: &str, value: &str, why: &str| {
+        format!("FILE: error: Invalid value {value} for configuration {key}: {why}\n")
+    };
+    let missing =
+        |key: &str| format!("FILE: error: Missing required configuration \"{key}\" which has no default value.\n");
     let time: &[(&str, Option<&str>)] = &[
         ("partitioner.class", Some("TimeBasedPartitioner")),
         ("partition.duration.ms", Some("3600000")),

@@ -51,7 +51,8 @@ pub(crate) struct Poll {
     buffer: MessageBuffer,
     positions_told: Instant,
     warned: HashMap<(Code, String), Instant>,
-    topic_missing_since: Option<Instant>,
+    /// Topics that were not there, as librdkafka said it (once), and when.
+    missing: Vec<(String, Instant)>,
     is_over: bool,
 }
 
@@ -69,7 +70,7 @@ impl Poll {
             buffer,
             positions_told,
             warned,
-            topic_missing_since: None,
+            missing: Vec::new(),
             is_over: false,
         }
     }
@@ -123,6 +124,7 @@ impl Poll {
         for (code, lane, reason) in std::mem::take(&mut self.collector.troubles) {
             self.on_trouble(code, false, &lane.to_string(), &reason);
         }
+        self.warn_of_missing_topics();
         if let Some((lane, offset, start, next)) = self.collector.backwards.take() {
             self.on_backwards(&native, &lane, offset, start, next);
         }
@@ -173,7 +175,8 @@ impl Poll {
         if !assigned.is_empty() {
             tracing::debug!(group = self.shared.config.group(), ?assigned, "assigned");
             self.shared.leases().held.extend(assigned.iter().map(|one| one.topic_partition.clone()));
-            self.topic_missing_since = None;
+            let says = |reason: &str, topic: &str| reason.contains(&format!(": {topic}: "));
+            self.missing.retain(|(reason, _)| !assigned.iter().any(|one| says(reason, &one.topic_partition.topic)));
             self.shared.inbox.push(Event::Assigned(assigned));
         }
         if let Err(error) = native.assign(&list) {
@@ -302,21 +305,29 @@ impl Poll {
         if is_fatal {
             return self.fail(Error::Unavailable(format!("{what}: {code}: {reason}")));
         }
-        let no_topic = trouble(code) == Trouble::NoTopic;
-        if no_topic && self.topic_missing_since.get_or_insert_with(Instant::now).elapsed() < NO_TOPIC_GRACE {
-            return;
-        }
         let now = Instant::now();
         self.warned.retain(|_, at| now.duration_since(*at) < WARN_INTERVAL);
+        if trouble(code) == Trouble::NoTopic {
+            let is_known = self.missing.iter().any(|(known, _)| known == reason);
+            if !is_known && !self.warned.contains_key(&(code, reason.to_owned())) {
+                self.missing.push((reason.to_owned(), now));
+                self.warned.insert((code, reason.to_owned()), now);
+            }
+            return;
+        }
         if self.warned.contains_key(&(code, what.clone())) {
             return;
         }
-        if no_topic {
-            tracing::warn!(%what, error = %code, reason, "a subscribed topic does not exist; create it, it is picked up then");
-        } else {
-            tracing::warn!(%what, error = %code, reason, "trouble with Kafka, trying again");
-        }
+        tracing::warn!(%what, error = %code, reason, "trouble with Kafka, trying again");
         self.warned.insert((code, what), now);
+    }
+
+    /// librdkafka says only once that a topic is missing, and at once: it is passed on when the topic had time to come.
+    fn warn_of_missing_topics(&mut self) {
+        for (reason, _) in self.missing.extract_if(.., |(_, since)| since.elapsed() >= NO_TOPIC_GRACE) {
+            let group = self.shared.config.group();
+            tracing::warn!(group, reason, "a subscribed topic does not exist; create it, it is picked up then");
+        }
     }
 }
 

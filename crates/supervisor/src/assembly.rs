@@ -91,10 +91,5 @@ pub trait Assembly: Send + Sync + 'static {
     fn task_configs(&self, config: &Config) -> Vec<Config>;
 
     /// Runs one task until `control` says stop, then ends well; or fails. Dropping the future is a crash of the task.
-    async fn run_task(
-        &self,
-        task: TaskId,
-        config: Config,
-        control: Control,
-    ) -> Result<(), TaskFailure>;
+    async fn run_task(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskFailure>;
 }

@@ -6,9 +6,7 @@ use model::Config;
 use pipeline::Wanted;
 
 use crate::task::RunningTask;
-use crate::{
-    ConnectorInfo, ConnectorStatus, Placed, PluginInfo, Role, State, TargetState, TaskStatus,
-};
+use crate::{ConnectorInfo, ConnectorStatus, Placed, PluginInfo, Role, State, TargetState, TaskStatus};
 
 /// The place of one name. Operations hold `operations` one after the other, also across waiting; everybody may look at
 /// `connector` at any time, and nobody waits while holding it.
@@ -21,9 +19,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// The connector of this name, if there is one now.
     pub(crate) fn connector(&self) -> MutexGuard<'_, Option<Connector>> {
-        self.connector
-            .lock()
-            .expect("no code panics while it holds this lock")
+        self.connector.lock().expect("no code panics while it holds this lock")
     }
 }
 
@@ -42,19 +38,8 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(
-        config: Config,
-        target: TargetState,
-        plugin: Option<PluginInfo>,
-    ) -> Connector {
-        Connector {
-            config,
-            target,
-            plugin,
-            tasks: Vec::new(),
-            restarting: Vec::new(),
-            trace: None,
-        }
+    pub(crate) fn new(config: Config, target: TargetState, plugin: Option<PluginInfo>) -> Connector {
+        Connector { config, target, plugin, tasks: Vec::new(), restarting: Vec::new(), trace: None }
     }
 
     /// What its tasks are asked to do, if it may have any.
@@ -67,15 +52,10 @@ impl Connector {
     }
 
     pub(crate) fn role(&self) -> &'static str {
-        self.plugin
-            .as_ref()
-            .map_or("unknown", |plugin| match plugin.role {
-                Role::Sink => Role::Sink.as_str(),
-                Role::Converter
-                | Role::HeaderConverter
-                | Role::Transformation
-                | Role::Predicate => "unknown",
-            })
+        self.plugin.as_ref().map_or("unknown", |plugin| match plugin.role {
+            Role::Sink => Role::Sink.as_str(),
+            Role::Converter | Role::HeaderConverter | Role::Transformation | Role::Predicate => "unknown",
+        })
     }
 
     pub(crate) fn info(&self, name: &str) -> ConnectorInfo {
@@ -96,40 +76,20 @@ impl Connector {
         };
         ConnectorStatus {
             name: name.to_owned(),
-            connector: self.placed(
-                worker_id,
-                state,
-                self.trace.clone().filter(|_| state == State::Failed),
-            ),
-            tasks: self
-                .tasks
-                .iter()
-                .map(|task| self.task_status(task, worker_id))
-                .collect(),
+            connector: self.placed(worker_id, state, self.trace.clone().filter(|_| state == State::Failed)),
+            tasks: self.tasks.iter().map(|task| self.task_status(task, worker_id)).collect(),
             role: self.role(),
         }
     }
 
     fn task_status(&self, task: &RunningTask, worker_id: &str) -> TaskStatus {
         let (state, trace) = task.state();
-        let state = if self.restarting.contains(&task.id.task) {
-            State::Restarting
-        } else {
-            state
-        };
-        TaskStatus {
-            task: task.id.task,
-            placed: self.placed(worker_id, state, trace),
-        }
+        let state = if self.restarting.contains(&task.id.task) { State::Restarting } else { state };
+        TaskStatus { task: task.id.task, placed: self.placed(worker_id, state, trace) }
     }
 
     fn placed(&self, worker_id: &str, state: State, trace: Option<String>) -> Placed {
         let version = self.plugin.as_ref().map(|plugin| plugin.version.clone());
-        Placed {
-            state,
-            worker_id: worker_id.to_owned(),
-            version,
-            trace,
-        }
+        Placed { state, worker_id: worker_id.to_owned(), version, trace }
     }
 }

@@ -13,27 +13,17 @@ use crate::{Assembly, PluginInfo, Role, TaskFailure, TaskId, Validation, keys};
 const CLASS: &str = "org.apache.kafka.connect.file.FileStreamSinkConnector";
 const VERSION: &str = "4.3.1";
 
-const FILE: Key = Key::new("file", Kind::String, "Destination filename.")
+const FILE: Key = Key::new("file", Kind::String, "Destination filename.").importance(Importance::High).group("", -1);
+const TOPICS: Key = Key::new("topics", Kind::List, "List of topics to consume, separated by commas.")
+    .default("")
     .importance(Importance::High)
-    .group("", -1);
-const TOPICS: Key = Key::new(
-    "topics",
-    Kind::List,
-    "List of topics to consume, separated by commas.",
-)
-.default("")
-.importance(Importance::High)
-.group("Common", 4)
-.shown(Width::Long, "Topics");
-const TOPICS_REGEX: Key = Key::new(
-    "topics.regex",
-    Kind::String,
-    "Regular expression giving topics to consume.",
-)
-.default("")
-.importance(Importance::High)
-.group("Common", 4)
-.shown(Width::Long, "Topics regex");
+    .group("Common", 4)
+    .shown(Width::Long, "Topics");
+const TOPICS_REGEX: Key = Key::new("topics.regex", Kind::String, "Regular expression giving topics to consume.")
+    .default("")
+    .importance(Importance::High)
+    .group("Common", 4)
+    .shown(Width::Long, "Topics regex");
 const TRANSFORMS: Key = Key::new("transforms", Kind::List, "Aliases for the transformations.")
     .default("")
     .group("Transforms", 12)
@@ -44,10 +34,7 @@ const PREDICATES: Key = Key::new("predicates", Kind::List, "Aliases for the pred
     .shown(Width::Long, "Predicates");
 /// What its tasks do: `run` (the default), `fail`, `panic`, `end` (without being asked), `ignore` (never stop), `explode`
 /// (panic when validated).
-const FAKE_TASK: Key = Key::new("fake.task", Kind::String, "What the tasks do.")
-    .default("run")
-    .group("", -1)
-    .ours();
+const FAKE_TASK: Key = Key::new("fake.task", Kind::String, "What the tasks do.").default("run").group("", -1).ours();
 const OWN: &[Key] = &[FILE, FAKE_TASK];
 /// Keys that are other crates' to declare, as far as the fake goes.
 const FOREIGN: &[Key] = &[TOPICS, TOPICS_REGEX, TRANSFORMS, PREDICATES];
@@ -62,12 +49,7 @@ pub struct FakeAssembly {
 impl FakeAssembly {
     /// The tasks that run at the moment.
     pub fn running(&self) -> Vec<TaskId> {
-        self.running
-            .lock()
-            .expect("no code panics while it holds this lock")
-            .iter()
-            .cloned()
-            .collect()
+        self.running.lock().expect("no code panics while it holds this lock").iter().cloned().collect()
     }
 
     /// How many tasks were ever started.
@@ -81,16 +63,8 @@ struct Present<'a>(&'a FakeAssembly, TaskId);
 
 impl Drop for Present<'_> {
     fn drop(&mut self) {
-        let mut running = self
-            .0
-            .running
-            .lock()
-            .expect("no code panics while it holds this lock");
-        assert!(
-            running.remove(&self.1) || std::thread::panicking(),
-            "{} ran twice at a time",
-            self.1
-        );
+        let mut running = self.0.running.lock().expect("no code panics while it holds this lock");
+        assert!(running.remove(&self.1) || std::thread::panicking(), "{} ran twice at a time", self.1);
     }
 }
 
@@ -99,52 +73,31 @@ impl Assembly for FakeAssembly {
     fn plugins(&self) -> Vec<PluginInfo> {
         let converter = "org.apache.kafka.connect.json.JsonConverter";
         [(CLASS, Role::Sink), (converter, Role::Converter)]
-            .map(|(class, role)| PluginInfo {
-                class: class.to_owned(),
-                role,
-                version: VERSION.to_owned(),
-            })
+            .map(|(class, role)| PluginInfo { class: class.to_owned(), role, version: VERSION.to_owned() })
             .into()
     }
 
     fn connector(&self, class: &str) -> Option<PluginInfo> {
         let is_known = [CLASS, "FileStreamSinkConnector", "FileStreamSink"].contains(&class);
-        self.plugins()
-            .into_iter()
-            .find(|plugin| is_known && plugin.role == Role::Sink)
+        self.plugins().into_iter().find(|plugin| is_known && plugin.role == Role::Sink)
     }
 
     fn plugin_keys(&self, name: &str) -> Option<Vec<&'static Key>> {
         self.connector(name)?;
-        Some(
-            OWN.iter()
-                .chain(keys::in_connect_order(
-                    keys::KEYS.iter().chain(FOREIGN).collect(),
-                ))
-                .collect(),
-        )
+        Some(OWN.iter().chain(keys::in_connect_order(keys::KEYS.iter().chain(FOREIGN).collect())).collect())
     }
 
     fn validate(&self, config: &Config) -> Validation {
         let class = config.get("connector.class").map_or("", String::as_str);
         let settings = Settings::new(config.clone());
-        assert_ne!(
-            settings.text(&FAKE_TASK),
-            Some("explode"),
-            "as the configuration asks for"
-        );
+        assert_ne!(settings.text(&FAKE_TASK), Some("explode"), "as the configuration asks for");
         let mut validation = Validation::new(class);
-        validation.add(
-            &settings,
-            keys::in_connect_order(keys::KEYS.iter().chain(FOREIGN).collect()),
-        );
+        validation.add(&settings, keys::in_connect_order(keys::KEYS.iter().chain(FOREIGN).collect()));
         validation.add(&settings, OWN);
         validation.blame(keys::check(&settings));
         let given = |key: &Key| settings.text(key).is_some_and(|value| !value.is_empty());
         let problem = match (given(&TOPICS), given(&TOPICS_REGEX)) {
-            (true, true) => {
-                "topics and topics.regex are mutually exclusive options, but both are set."
-            }
+            (true, true) => "topics and topics.regex are mutually exclusive options, but both are set.",
             (false, false) => "Must configure one of topics or topics.regex",
             (true, false) | (false, true) => return validation,
         };
@@ -160,27 +113,14 @@ impl Assembly for FakeAssembly {
         vec![task; count]
     }
 
-    async fn run_task(
-        &self,
-        task: TaskId,
-        config: Config,
-        mut control: Control,
-    ) -> Result<(), TaskFailure> {
-        self.started_count
-            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let is_first = self
-            .running
-            .lock()
-            .expect("no code panics while it holds this lock")
-            .insert(task.clone());
+    async fn run_task(&self, task: TaskId, config: Config, mut control: Control) -> Result<(), TaskFailure> {
+        self.started_count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let is_first = self.running.lock().expect("no code panics while it holds this lock").insert(task.clone());
         assert!(is_first, "{task} runs already");
         let _present = Present(self, task.clone());
         match config.get("fake.task").map(String::as_str) {
             Some("fail") => {
-                return Err(TaskFailure {
-                    trace: format!("{task} failed: no such file"),
-                    transient: true,
-                });
+                return Err(TaskFailure { trace: format!("{task} failed: no such file"), transient: true });
             }
             Some("panic") => panic!("{task} lost its head"),
             Some("end") => return Ok(()),

@@ -34,15 +34,12 @@ pub const CONNECTOR_CLASS: Key = Key::new(
 .shown(Width::Long, "Connector class");
 
 /// Version of the connector's plug-in.
-pub const CONNECTOR_PLUGIN_VERSION: Key = Key::new(
-    "connector.plugin.version",
-    Kind::String,
-    "Version of the connector.",
-)
-.importance(Importance::Medium)
-.group("Common", 3)
-.shown(Width::Medium, "Connector version")
-.ignored(ONE_VERSION);
+pub const CONNECTOR_PLUGIN_VERSION: Key =
+    Key::new("connector.plugin.version", Kind::String, "Version of the connector.")
+        .importance(Importance::Medium)
+        .group("Common", 3)
+        .shown(Width::Medium, "Connector version")
+        .ignored(ONE_VERSION);
 
 /// How many tasks a connector runs.
 pub const TASKS_MAX: Key = Key::new(
@@ -118,16 +115,13 @@ pub const ERRORS_TOLERANCE: Key = Key::new(
 .shown(Width::Short, "Error Tolerance");
 
 /// Whether tolerated errors are logged.
-pub const ERRORS_LOG_ENABLE: Key = Key::new(
-    "errors.log.enable",
-    Kind::Boolean,
-    "Whether each tolerated error is written to the log.",
-)
-.default("false")
-.importance(Importance::Medium)
-.group("Error Handling", 4)
-.shown(Width::Short, "Log Errors")
-.not_yet(NO_ERROR_LOG);
+pub const ERRORS_LOG_ENABLE: Key =
+    Key::new("errors.log.enable", Kind::Boolean, "Whether each tolerated error is written to the log.")
+        .default("false")
+        .importance(Importance::Medium)
+        .group("Error Handling", 4)
+        .shown(Width::Short, "Log Errors")
+        .not_yet(NO_ERROR_LOG);
 
 /// Whether logged errors show their record.
 pub const ERRORS_LOG_INCLUDE_MESSAGES: Key = Key::new(
@@ -225,12 +219,7 @@ const CONNECT_ORDER: &[&str] = &[
 
 /// Brings the framework's keys of all crates into Kafka Connect's order; other keys follow in the order given.
 pub fn in_connect_order(mut keys: Vec<&'static Key>) -> Vec<&'static Key> {
-    let rank = |key: &Key| {
-        CONNECT_ORDER
-            .iter()
-            .position(|name| *name == key.name)
-            .unwrap_or(CONNECT_ORDER.len())
-    };
+    let rank = |key: &Key| CONNECT_ORDER.iter().position(|name| *name == key.name).unwrap_or(CONNECT_ORDER.len());
     keys.sort_by_key(|key| rank(key));
     keys
 }
@@ -243,13 +232,7 @@ pub fn check(settings: &Settings) -> Vec<Invalid> {
     if dead_letters.is_empty() {
         return problems;
     }
-    let given = |key: &str| {
-        settings
-            .config()
-            .get(key)
-            .map(|value| value.trim())
-            .filter(|value| !value.is_empty())
-    };
+    let given = |key: &str| settings.config().get(key).map(|value| value.trim()).filter(|value| !value.is_empty());
     if let Some(topics) = given("topics") {
         let topics: Vec<&str> = topics.split(',').map(str::trim).collect();
         if topics.contains(&dead_letters) {
@@ -261,8 +244,7 @@ pub fn check(settings: &Settings) -> Vec<Invalid> {
         }
     }
     if let Some(pattern) = given("topics.regex") {
-        let reads =
-            Regex::new(&format!("^(?:{pattern})$")).is_ok_and(|regex| regex.is_match(dead_letters));
+        let reads = Regex::new(&format!("^(?:{pattern})$")).is_ok_and(|regex| regex.is_match(dead_letters));
         if reads {
             let message = format!(
                 "The DLQ topic '{dead_letters}' may not be included in the regex matching the topics ('topics.regex={pattern}') consumed by the connector"
@@ -278,18 +260,12 @@ fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("String may not be empty".to_owned());
     }
-    let controls: Vec<String> = name
-        .chars()
-        .filter(|letter| letter.is_control())
-        .map(|letter| u32::from(letter).to_string())
-        .collect();
+    let controls: Vec<String> =
+        name.chars().filter(|letter| letter.is_control()).map(|letter| u32::from(letter).to_string()).collect();
     if controls.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "String may not contain control sequences but had the following ASCII chars: {}",
-        controls.join(", ")
-    ))
+    Err(format!("String may not contain control sequences but had the following ASCII chars: {}", controls.join(", ")))
 }
 
 #[cfg(test)]
@@ -297,12 +273,7 @@ mod tests {
     use super::*;
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
-        Settings::new(
-            pairs
-                .iter()
-                .map(|(key, value)| ((*key).into(), (*value).into()))
-                .collect(),
-        )
+        Settings::new(pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
     }
 
     #[test]
@@ -310,10 +281,7 @@ mod tests {
         let cases = [
             ("a", None),
             ("ünï-☃ b", None),
-            (
-                "",
-                Some("Invalid value  for configuration name: String may not be empty"),
-            ),
+            ("", Some("Invalid value  for configuration name: String may not be empty")),
             (
                 "a\u{7}b\u{1b}c",
                 Some(
@@ -322,18 +290,13 @@ mod tests {
             ),
         ];
         for (name, message) in cases {
-            let problem = settings(&[("name", name)])
-                .problem(&NAME)
-                .map(|problem| problem.message);
+            let problem = settings(&[("name", name)]).problem(&NAME).map(|problem| problem.message);
             assert_eq!(problem.as_deref(), message, "{name:?}");
         }
     }
 
     /// A configuration, and the key and text of its problem.
-    type Case = (
-        &'static [(&'static str, &'static str)],
-        Option<(&'static str, &'static str)>,
-    );
+    type Case = (&'static [(&'static str, &'static str)], Option<(&'static str, &'static str)>);
 
     #[test]
     fn a_connector_may_not_read_its_dead_letters() {
@@ -360,9 +323,7 @@ mod tests {
         ];
         for (pairs, expected) in cases {
             let found = check(&settings(pairs));
-            let found = found
-                .first()
-                .map(|problem| (problem.key.as_str(), problem.message.as_str()));
+            let found = found.first().map(|problem| (problem.key.as_str(), problem.message.as_str()));
             assert_eq!(found, *expected, "{pairs:?}");
         }
     }
@@ -371,23 +332,8 @@ mod tests {
     fn keys_of_all_crates_come_in_kafka_connects_order() {
         const TOPICS: Key = Key::new("topics", Kind::List, "Topics.");
         const OTHER: Key = Key::new("other", Kind::List, "Other.");
-        let ordered = in_connect_order(vec![
-            &OTHER,
-            &DEAD_LETTER_TOPIC,
-            &TOPICS,
-            &ERRORS_TOLERANCE,
-            &NAME,
-        ]);
+        let ordered = in_connect_order(vec![&OTHER, &DEAD_LETTER_TOPIC, &TOPICS, &ERRORS_TOLERANCE, &NAME]);
         let names: Vec<&str> = ordered.iter().map(|key| key.name).collect();
-        assert_eq!(
-            names,
-            [
-                "name",
-                "errors.tolerance",
-                "topics",
-                "errors.deadletterqueue.topic.name",
-                "other"
-            ]
-        );
+        assert_eq!(names, ["name", "errors.tolerance", "topics", "errors.deadletterqueue.topic.name", "other"]);
     }
 }

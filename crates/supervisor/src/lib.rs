@@ -25,8 +25,6 @@ pub use assembly::{Assembly, PluginInfo, Role, TaskFailure, TaskId};
 pub use error::Error;
 pub use keys::KEYS;
 pub use state::{Corrupt, StateError, StateStore, Stored};
-pub use status::{
-    ConnectorInfo, ConnectorStatus, Placed, Put, Restart, State, TargetState, TaskInfo, TaskStatus,
-};
+pub use status::{ConnectorInfo, ConnectorStatus, Placed, Put, Restart, State, TargetState, TaskInfo, TaskStatus};
 pub use supervisor::{Options, Supervisor};
 pub use validation::{Definition, Submitted, Validated, Validation, masked};

@@ -15,9 +15,8 @@ use crate::connector::{Connector, Slot};
 use crate::error::connector_not_found;
 use crate::task::{RunningTask, stop_all};
 use crate::{
-    Assembly, ConnectorInfo, ConnectorStatus, Error, Options, PluginInfo, Put, Restart, Role,
-    State, StateError, StateStore, Stored, Submitted, TargetState, TaskId, Validation, keys,
-    masked,
+    Assembly, ConnectorInfo, ConnectorStatus, Error, Options, PluginInfo, Put, Restart, Role, State, StateError,
+    StateStore, Stored, Submitted, TargetState, TaskId, Validation, keys, masked,
 };
 
 /// What all operations share.
@@ -31,28 +30,18 @@ pub(crate) struct Inner {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("Inner").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
 impl Inner {
     pub(crate) fn new(assembly: Arc<dyn Assembly>, store: StateStore, options: Options) -> Inner {
-        Inner {
-            assembly,
-            options,
-            store,
-            slots: Mutex::default(),
-            closing: AtomicBool::new(false),
-        }
+        Inner { assembly, options, store, slots: Mutex::default(), closing: AtomicBool::new(false) }
     }
 
     /// The slots by name. Nobody waits while holding this lock.
     pub(crate) fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Slot>>> {
-        self.slots
-            .lock()
-            .expect("no code panics while it holds this lock")
+        self.slots.lock().expect("no code panics while it holds this lock")
     }
 
     pub(crate) fn close(&self) {
@@ -64,22 +53,11 @@ impl Inner {
     }
 
     /// Validates `submitted`: its values that are not null, everything known about it, and the connector it means.
-    pub(crate) fn validate(
-        &self,
-        submitted: &Submitted,
-    ) -> Result<(Config, Validation, PluginInfo), Error> {
-        let config: Config = submitted
-            .iter()
-            .filter_map(|(key, value)| Some((key.clone(), value.clone()?)))
-            .collect();
-        let Some(class) = config
-            .get(keys::CONNECTOR_CLASS.name)
-            .map(|class| class.trim())
-        else {
+    pub(crate) fn validate(&self, submitted: &Submitted) -> Result<(Config, Validation, PluginInfo), Error> {
+        let config: Config = submitted.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?))).collect();
+        let Some(class) = config.get(keys::CONNECTOR_CLASS.name).map(|class| class.trim()) else {
             let shown = self.shown(submitted, &config);
-            return Err(Error::Refused(format!(
-                "Connector config {shown} contains no connector type"
-            )));
+            return Err(Error::Refused(format!("Connector config {shown} contains no connector type")));
         };
         let plugin = self.assembly.connector(class).ok_or_else(|| {
             let known: Vec<String> = self.assembly.plugins().into_iter().filter(is_connector).map(|one| one.class).collect();
@@ -89,21 +67,12 @@ impl Inner {
             ))
         })?;
         let mut validation = self.assembly.validate(&config);
-        validation.blame_nulls(
-            submitted
-                .iter()
-                .filter(|(_, value)| value.is_none())
-                .map(|(key, _)| key.as_str()),
-        );
+        validation.blame_nulls(submitted.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_str()));
         Ok((config, validation, plugin))
     }
 
     /// The configuration under which connector `name` may run, its own name added, and its plug-in.
-    pub(crate) fn accept(
-        &self,
-        name: &str,
-        mut submitted: Submitted,
-    ) -> Result<(Config, PluginInfo), Error> {
+    pub(crate) fn accept(&self, name: &str, mut submitted: Submitted) -> Result<(Config, PluginInfo), Error> {
         match submitted.get(keys::NAME.name) {
             Some(Some(given)) if given != name => {
                 return Err(Error::Refused(format!(
@@ -127,19 +96,12 @@ impl Inner {
 
     /// A kept connector; it is failed if this version cannot accept it.
     pub(crate) fn revive(&self, stored: Stored) -> Connector {
-        let submitted = stored
-            .config
-            .iter()
-            .map(|(key, value)| (key.clone(), Some(value.clone())))
-            .collect();
+        let submitted = stored.config.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         match self.accept(&stored.name, submitted) {
             Ok((config, plugin)) => Connector::new(config, stored.state, Some(plugin)),
             Err(error) => {
                 tracing::error!(connector = %stored.name, error = %error, "a kept connector is invalid, it does not run");
-                let class = stored
-                    .config
-                    .get(keys::CONNECTOR_CLASS.name)
-                    .map(|class| class.trim());
+                let class = stored.config.get(keys::CONNECTOR_CLASS.name).map(|class| class.trim());
                 let plugin = class.and_then(|class| self.assembly.connector(class));
                 let mut connector = Connector::new(stored.config, stored.state, plugin);
                 connector.trace = Some(error.to_string());
@@ -150,16 +112,9 @@ impl Inner {
 
     /// `{a=1, b=null}`, secrets masked: as no class says which keys are secrets, those of every plug-in are.
     fn shown(&self, submitted: &Submitted, config: &Config) -> String {
-        let keys = self
-            .assembly
-            .plugins()
-            .into_iter()
-            .filter_map(|plugin| self.assembly.plugin_keys(&plugin.class));
-        let passwords: BTreeSet<&str> = keys
-            .flatten()
-            .filter(|key| key.kind == Kind::Password)
-            .map(|key| key.name)
-            .collect();
+        let keys = self.assembly.plugins().into_iter().filter_map(|plugin| self.assembly.plugin_keys(&plugin.class));
+        let passwords: BTreeSet<&str> =
+            keys.flatten().filter(|key| key.kind == Kind::Password).map(|key| key.name).collect();
         let masked = masked(config, |name| passwords.contains(name));
         let pairs: Vec<String> = submitted
             .keys()
@@ -198,10 +153,7 @@ impl Operation {
         loop {
             let slot = Arc::clone(inner.slots().entry(name.clone()).or_default());
             let guard = Arc::clone(&slot.operations).lock_owned().await;
-            let is_current = inner
-                .slots()
-                .get(&name)
-                .is_some_and(|current| Arc::ptr_eq(current, &slot));
+            let is_current = inner.slots().get(&name).is_some_and(|current| Arc::ptr_eq(current, &slot));
             // Otherwise the operation before this one has removed the connector together with its slot.
             if is_current {
                 return (Operation { inner, name, slot }, guard);
@@ -218,11 +170,7 @@ impl Operation {
         drop(guard);
     }
 
-    pub(crate) async fn create(
-        &self,
-        submitted: Submitted,
-        state: TargetState,
-    ) -> Result<ConnectorInfo, Error> {
+    pub(crate) async fn create(&self, submitted: Submitted, state: TargetState) -> Result<ConnectorInfo, Error> {
         let (config, plugin) = self.inner.accept(&self.name, submitted)?;
         if self.slot.connector().is_some() {
             return Err(Error::AlreadyExists(self.name.clone()));
@@ -232,20 +180,12 @@ impl Operation {
 
     pub(crate) async fn put(&self, submitted: Submitted) -> Result<Put, Error> {
         let (config, plugin) = self.inner.accept(&self.name, submitted)?;
-        let target = self
-            .slot
-            .connector()
-            .as_ref()
-            .map_or(TargetState::Running, |connector| connector.target);
+        let target = self.slot.connector().as_ref().map_or(TargetState::Running, |connector| connector.target);
         self.replace(config, plugin, target).await
     }
 
     pub(crate) async fn patch(&self, patch: Submitted) -> Result<ConnectorInfo, Error> {
-        let connector = self
-            .slot
-            .connector()
-            .clone()
-            .ok_or_else(|| connector_not_found(&self.name))?;
+        let connector = self.slot.connector().clone().ok_or_else(|| connector_not_found(&self.name))?;
         let mut config = connector.config;
         for (key, value) in patch {
             match value {
@@ -253,10 +193,7 @@ impl Operation {
                 None => config.remove(&key),
             };
         }
-        let submitted = config
-            .into_iter()
-            .map(|(key, value)| (key, Some(value)))
-            .collect();
+        let submitted = config.into_iter().map(|(key, value)| (key, Some(value))).collect();
         let (config, plugin) = self.inner.accept(&self.name, submitted)?;
         Ok(self.replace(config, plugin, connector.target).await?.info)
     }
@@ -269,8 +206,7 @@ impl Operation {
         blocking(move || store.remove(&name)).await?;
         let removed = self.slot.connector().take();
         info!(connector = %self.name, "connector deleted");
-        self.stop_tasks(&removed.map(|connector| connector.tasks).unwrap_or_default())
-            .await;
+        self.stop_tasks(&removed.map(|connector| connector.tasks).unwrap_or_default()).await;
         Ok(())
     }
 
@@ -290,24 +226,13 @@ impl Operation {
     }
 
     /// The status to answer a restart with, and the tasks to restart. A connector that failed itself is given another try.
-    pub(crate) fn plan_restart(
-        &self,
-        restart: Restart,
-    ) -> Result<(ConnectorStatus, Vec<usize>), Error> {
-        let mut connector = self
-            .slot
-            .connector()
-            .clone()
-            .ok_or_else(|| self.unknown())?;
+    pub(crate) fn plan_restart(&self, restart: Restart) -> Result<(ConnectorStatus, Vec<usize>), Error> {
+        let mut connector = self.slot.connector().clone().ok_or_else(|| self.unknown())?;
         let mut status = connector.status(&self.name, &self.inner.options.worker_id);
         let connector_failed = connector.trace.is_some();
         if connector_failed {
             let (name, config) = (self.name.clone(), connector.config.clone());
-            let revived = self.inner.revive(Stored {
-                name,
-                config,
-                state: connector.target,
-            });
+            let revived = self.inner.revive(Stored { name, config, state: connector.target });
             connector.plugin = revived.plugin;
             connector.trace = revived.trace;
         }
@@ -330,10 +255,7 @@ impl Operation {
             let mut slot = self.slot.connector();
             let connector = slot.as_mut().ok_or_else(|| self.unknown())?;
             if !connector.tasks.iter().any(|one| one.id.task == task) {
-                return Err(Error::NotFound(format!(
-                    "Unknown task: {}-{task}",
-                    self.name
-                )));
+                return Err(Error::NotFound(format!("Unknown task: {}-{task}", self.name)));
             }
             connector.restarting.push(task);
         }
@@ -350,12 +272,7 @@ impl Operation {
         let Some(connector) = self.slot.connector().clone() else {
             return;
         };
-        let old: Vec<_> = connector
-            .tasks
-            .iter()
-            .filter(|task| numbers.contains(&task.id.task))
-            .cloned()
-            .collect();
+        let old: Vec<_> = connector.tasks.iter().filter(|task| numbers.contains(&task.id.task)).cloned().collect();
         self.stop_tasks(&old).await;
         let wanted = connector.wanted().filter(|_| !self.inner.is_closing());
         let mut slot = self.slot.connector();
@@ -364,12 +281,7 @@ impl Operation {
         };
         for task in &mut connector.tasks {
             if let Some(wanted) = wanted.filter(|_| numbers.contains(&task.id.task)) {
-                *task = RunningTask::start(
-                    &self.inner.assembly,
-                    task.id.clone(),
-                    task.config.clone(),
-                    wanted,
-                );
+                *task = RunningTask::start(&self.inner.assembly, task.id.clone(), task.config.clone(), wanted);
             }
         }
         connector.restarting.clear();
@@ -386,14 +298,10 @@ impl Operation {
         let configs = match wanted {
             None => Vec::new(),
             Some(Wanted::Pause) if connector.tasks.is_empty() && !starting => Vec::new(),
-            Some(Wanted::Run | Wanted::Pause | Wanted::Stop) => {
-                self.inner.assembly.task_configs(&connector.config)
-            }
+            Some(Wanted::Run | Wanted::Pause | Wanted::Stop) => self.inner.assembly.task_configs(&connector.config),
         };
         if let Some(wanted) = wanted
-            && configs
-                .iter()
-                .eq(connector.tasks.iter().map(|task| &task.config))
+            && configs.iter().eq(connector.tasks.iter().map(|task| &task.config))
         {
             connector.tasks.iter().for_each(|task| task.ask(wanted));
             return;
@@ -418,10 +326,7 @@ impl Operation {
 
     fn started(&self, configs: Vec<Config>, wanted: Wanted) -> Vec<Arc<RunningTask>> {
         let start = |(task, config)| {
-            let id = TaskId {
-                connector: self.name.clone(),
-                task,
-            };
+            let id = TaskId { connector: self.name.clone(), task };
             RunningTask::start(&self.inner.assembly, id, config, wanted)
         };
         configs.into_iter().enumerate().map(start).collect()
@@ -432,12 +337,7 @@ impl Operation {
     }
 
     /// Keeps the configuration on disk, then in memory.
-    async fn replace(
-        &self,
-        config: Config,
-        plugin: PluginInfo,
-        target: TargetState,
-    ) -> Result<Put, Error> {
+    async fn replace(&self, config: Config, plugin: PluginInfo, target: TargetState) -> Result<Put, Error> {
         self.keep(config.clone(), target).await?;
         let mut slot = self.slot.connector();
         let created = slot.is_none();
@@ -453,11 +353,7 @@ impl Operation {
 
     async fn keep(&self, config: Config, state: TargetState) -> Result<(), Error> {
         let store = self.inner.store.clone();
-        let stored = Stored {
-            name: self.name.clone(),
-            config,
-            state,
-        };
+        let stored = Stored { name: self.name.clone(), config, state };
         Ok(blocking(move || store.put(&stored)).await?)
     }
 }

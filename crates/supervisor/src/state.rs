@@ -66,28 +66,16 @@ impl StateStore {
         let directory = state_dir.join("connectors");
         fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
         let path = state_dir.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(failed("open", &path))?;
+        let lock = OpenOptions::new().create(true).append(true).open(&path).map_err(failed("open", &path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                let held = io::Error::new(
-                    io::ErrorKind::WouldBlock,
-                    "another sluice process uses this state.dir",
-                );
+                let held = io::Error::new(io::ErrorKind::WouldBlock, "another sluice process uses this state.dir");
                 return Err(failed("lock", &path)(held));
             }
             Err(fs::TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
         }
-        Ok(StateStore {
-            place: Some(Arc::new(Place {
-                directory,
-                _lock: lock,
-            })),
-        })
+        Ok(StateStore { place: Some(Arc::new(Place { directory, _lock: lock })) })
     }
 
     /// A store that remembers nothing: connectors live as long as the process.
@@ -107,17 +95,11 @@ impl StateStore {
         }
         paths.sort();
         for path in paths {
-            let name = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             if name.ends_with(SUFFIX_UNFINISHED) {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             } else if let Some(encoded) = name.strip_suffix(SUFFIX) {
-                loaded.push(read(&path, encoded).map_err(|why| Corrupt {
-                    path: path.clone(),
-                    why,
-                }));
+                loaded.push(read(&path, encoded).map_err(|why| Corrupt { path: path.clone(), why }));
             }
         }
         Ok(loaded)
@@ -152,25 +134,18 @@ impl StateStore {
 
 impl Place {
     fn path(&self, name: &str, suffix: &str) -> PathBuf {
-        self.directory
-            .join(format!("{}{suffix}", utf8_percent_encode(name, ENCODED)))
+        self.directory.join(format!("{}{suffix}", utf8_percent_encode(name, ENCODED)))
     }
 
     /// A rename or removal survives a crash only when its directory is synced too.
     fn sync(&self) -> Result<(), StateError> {
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync", &self.directory))
+        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", &self.directory))
     }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
     let path = path.to_owned();
-    move |source| StateError {
-        action,
-        path,
-        source,
-    }
+    move |source| StateError { action, path, source }
 }
 
 /// Configurations may hold secrets: nobody else may read them.
@@ -189,10 +164,7 @@ fn read(path: &Path, encoded: &str) -> Result<Stored, String> {
     let stored: Stored = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     let name = percent_decode_str(encoded).decode_utf8_lossy();
     if stored.name != name {
-        return Err(format!(
-            "it holds connector {}, which belongs into another file",
-            stored.name
-        ));
+        return Err(format!("it holds connector {}, which belongs into another file", stored.name));
     }
     Ok(stored)
 }
@@ -202,34 +174,17 @@ mod tests {
     use super::*;
 
     fn stored(name: &str, state: TargetState) -> Stored {
-        Stored {
-            name: name.to_owned(),
-            config: Config::from([("name".into(), name.into())]),
-            state,
-        }
+        Stored { name: name.to_owned(), config: Config::from([("name".into(), name.into())]), state }
     }
 
     fn loaded(store: &StateStore) -> Vec<Stored> {
-        store
-            .load()
-            .unwrap()
-            .into_iter()
-            .map(Result::unwrap)
-            .collect()
+        store.load().unwrap().into_iter().map(Result::unwrap).collect()
     }
 
     #[test]
     fn what_was_put_is_there_after_a_restart() {
         let home = tempfile::tempdir().unwrap();
-        let names = [
-            "a",
-            "has space",
-            "../../etc/x",
-            "ünï-☃",
-            "a/b",
-            ".",
-            "a.json",
-        ];
+        let names = ["a", "has space", "../../etc/x", "ünï-☃", "a/b", ".", "a.json"];
         let store = StateStore::open(home.path()).unwrap();
         for name in names {
             store.put(&stored(name, TargetState::Running)).unwrap();
@@ -244,14 +199,8 @@ mod tests {
         assert!(kept.contains(&stored("a", TargetState::Paused)));
         assert!(kept.contains(&stored("../../etc/x", TargetState::Running)));
         assert!(!kept.contains(&stored("a/b", TargetState::Running)));
-        let files = fs::read_dir(home.path().join("connectors"))
-            .unwrap()
-            .count();
-        assert_eq!(
-            files,
-            names.len() - 1,
-            "every name is a file of the directory itself"
-        );
+        let files = fs::read_dir(home.path().join("connectors")).unwrap().count();
+        assert_eq!(files, names.len() - 1, "every name is a file of the directory itself");
     }
 
     #[test]
@@ -269,22 +218,10 @@ mod tests {
         let loaded = store.load().unwrap();
         let good: Vec<&Stored> = loaded.iter().filter_map(|one| one.as_ref().ok()).collect();
         assert_eq!(good, [&stored("good", TargetState::Stopped)]);
-        let errors: Vec<String> = loaded
-            .iter()
-            .filter_map(|one| one.as_ref().err())
-            .map(Corrupt::to_string)
-            .collect();
+        let errors: Vec<String> = loaded.iter().filter_map(|one| one.as_ref().err()).map(Corrupt::to_string).collect();
         assert_eq!(errors.len(), 2);
-        assert!(
-            errors[0].contains("copy.json does not hold a connector: it holds connector good"),
-            "{}",
-            errors[0]
-        );
-        assert!(
-            errors[1].contains("half.json does not hold a connector: EOF while parsing"),
-            "{}",
-            errors[1]
-        );
+        assert!(errors[0].contains("copy.json does not hold a connector: it holds connector good"), "{}", errors[0]);
+        assert!(errors[1].contains("half.json does not hold a connector: EOF while parsing"), "{}", errors[1]);
         assert!(!directory.join("crashed.json.unfinished").exists());
         assert!(directory.join("notes.txt").exists());
     }
@@ -294,12 +231,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let first = StateStore::open(home.path()).unwrap();
         let error = StateStore::open(home.path()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("another sluice process uses this state.dir"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("another sluice process uses this state.dir"), "{error}");
         drop(first);
         StateStore::open(home.path()).unwrap();
     }
@@ -309,14 +241,8 @@ mod tests {
     fn files_are_private() {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
-        StateStore::open(home.path())
-            .unwrap()
-            .put(&stored("a", TargetState::Running))
-            .unwrap();
-        let mode = fs::metadata(home.path().join("connectors/a.json"))
-            .unwrap()
-            .permissions()
-            .mode();
+        StateStore::open(home.path()).unwrap().put(&stored("a", TargetState::Running)).unwrap();
+        let mode = fs::metadata(home.path().join("connectors/a.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 }

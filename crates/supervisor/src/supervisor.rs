@@ -16,8 +16,8 @@ use crate::error::connector_not_found;
 use crate::operation::{Inner, Operation, blocking};
 use crate::task::{RunningTask, stop_all};
 use crate::{
-    Assembly, ConnectorInfo, ConnectorStatus, Error, PluginInfo, Put, Restart, StateStore,
-    Submitted, TargetState, TaskInfo, TaskStatus, Validation,
+    Assembly, ConnectorInfo, ConnectorStatus, Error, PluginInfo, Put, Restart, StateStore, Submitted, TargetState,
+    TaskInfo, TaskStatus, Validation,
 };
 
 /// Answers the caller of an operation.
@@ -35,10 +35,7 @@ pub struct Options {
 impl Options {
     /// 30 s for a task to stop.
     pub fn new(worker_id: impl Into<String>) -> Options {
-        Options {
-            worker_id: worker_id.into(),
-            graceful_timeout: Duration::from_secs(30),
-        }
+        Options { worker_id: worker_id.into(), graceful_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -64,10 +61,7 @@ impl Supervisor {
         let inner = Arc::new(Inner::new(assembly, store.clone(), options));
         let mut connectors = BTreeMap::new();
         for (name, config) in given {
-            let submitted = config
-                .into_iter()
-                .map(|(key, value)| (key, Some(value)))
-                .collect();
+            let submitted = config.into_iter().map(|(key, value)| (key, Some(value))).collect();
             let (config, plugin) = inner.accept(&name, submitted)?;
             let connector = Connector::new(config, TargetState::Running, Some(plugin));
             if connectors.insert(name.clone(), connector).is_some() {
@@ -91,13 +85,7 @@ impl Supervisor {
             let slot = Arc::new(Slot::default());
             *slot.connector() = Some(connector);
             inner.slots().insert(name.clone(), Arc::clone(&slot));
-            Operation {
-                inner: Arc::clone(&inner),
-                name,
-                slot,
-            }
-            .reconcile(true)
-            .await;
+            Operation { inner: Arc::clone(&inner), name, slot }.reconcile(true).await;
         }
         Ok(Supervisor { inner })
     }
@@ -119,72 +107,43 @@ impl Supervisor {
 
     /// Validates `submitted` without keeping it. [`Error::Refused`] when its class is missing or unknown.
     pub fn validate(&self, submitted: &Submitted) -> Result<Validation, Error> {
-        self.inner
-            .validate(submitted)
-            .map(|(_, validation, _)| validation)
+        self.inner.validate(submitted).map(|(_, validation, _)| validation)
     }
 
     /// Creates connector `name`, which must not exist, in `state`. Returns when it is kept; its tasks follow.
-    pub async fn create(
-        &self,
-        name: &str,
-        submitted: Submitted,
-        state: TargetState,
-    ) -> Result<ConnectorInfo, Error> {
-        self.decided(name, move |operation| async move {
-            operation.create(submitted, state).await
-        })
-        .await
+    pub async fn create(&self, name: &str, submitted: Submitted, state: TargetState) -> Result<ConnectorInfo, Error> {
+        self.decided(name, move |operation| async move { operation.create(submitted, state).await }).await
     }
 
     /// Creates connector `name`, or replaces its configuration; its state stays. Tasks are restarted if their
     /// configurations change. Returns when the configuration is kept; the tasks follow.
     pub async fn put_config(&self, name: &str, submitted: Submitted) -> Result<Put, Error> {
-        self.decided(name, move |operation| async move {
-            operation.put(submitted).await
-        })
-        .await
+        self.decided(name, move |operation| async move { operation.put(submitted).await }).await
     }
 
     /// Changes some keys of a configuration (null removes one), then as [`Self::put_config`].
     pub async fn patch_config(&self, name: &str, patch: Submitted) -> Result<ConnectorInfo, Error> {
-        self.decided(name, move |operation| async move {
-            operation.patch(patch).await
-        })
-        .await
+        self.decided(name, move |operation| async move { operation.patch(patch).await }).await
     }
 
     /// Stops the tasks of `name` and forgets it; its consumer group stays. Returns when the tasks have ended.
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
-        self.completed(
-            name,
-            move |operation| async move { operation.delete().await },
-        )
-        .await
+        self.completed(name, move |operation| async move { operation.delete().await }).await
     }
 
     /// Makes `name` pause: it keeps its assignments and open files. Idempotent.
     pub async fn pause(&self, name: &str) -> Result<(), Error> {
-        self.completed(name, move |operation| async move {
-            operation.steer(TargetState::Paused).await
-        })
-        .await
+        self.completed(name, move |operation| async move { operation.steer(TargetState::Paused).await }).await
     }
 
     /// Makes `name` run. Idempotent.
     pub async fn resume(&self, name: &str) -> Result<(), Error> {
-        self.completed(name, move |operation| async move {
-            operation.steer(TargetState::Running).await
-        })
-        .await
+        self.completed(name, move |operation| async move { operation.steer(TargetState::Running).await }).await
     }
 
     /// Stops `name`: it stays configured and has no tasks. Returns when they have ended. Idempotent.
     pub async fn stop(&self, name: &str) -> Result<(), Error> {
-        self.completed(name, move |operation| async move {
-            operation.steer(TargetState::Stopped).await
-        })
-        .await
+        self.completed(name, move |operation| async move { operation.steer(TargetState::Stopped).await }).await
     }
 
     /// Restarts `name` itself, and tasks as `restart` says. Returns the status in which what is being restarted shows as
@@ -204,10 +163,7 @@ impl Supervisor {
 
     /// Restarts one task. Returns when the old one has ended and the new one is started.
     pub async fn restart_task(&self, name: &str, task: usize) -> Result<(), Error> {
-        self.completed(name, move |operation| async move {
-            operation.restart_task(task).await
-        })
-        .await
+        self.completed(name, move |operation| async move { operation.restart_task(task).await }).await
     }
 
     /// The names of all connectors, in order.
@@ -217,18 +173,12 @@ impl Supervisor {
 
     /// Info and status of all connectors, in order of their names.
     pub fn expand(&self) -> Vec<(ConnectorInfo, ConnectorStatus)> {
-        self.all(|name, connector| {
-            (
-                connector.info(name),
-                connector.status(name, self.worker_id()),
-            )
-        })
+        self.all(|name, connector| (connector.info(name), connector.status(name, self.worker_id())))
     }
 
     /// A connector as it was configured.
     pub fn info(&self, name: &str) -> Result<ConnectorInfo, Error> {
-        self.look(name, |connector| connector.info(name))
-            .ok_or_else(|| connector_not_found(name))
+        self.look(name, |connector| connector.info(name)).ok_or_else(|| connector_not_found(name))
     }
 
     /// Status of a connector and its tasks.
@@ -239,21 +189,15 @@ impl Supervisor {
 
     /// Status of one task.
     pub fn task_status(&self, name: &str, task: usize) -> Result<TaskStatus, Error> {
-        let tasks = self.look(name, |connector| {
-            connector.status(name, self.worker_id()).tasks
-        });
+        let tasks = self.look(name, |connector| connector.status(name, self.worker_id()).tasks);
         let found = tasks.and_then(|tasks| tasks.into_iter().find(|status| status.task == task));
         found.ok_or_else(|| Error::NotFound(format!("No status found for task {name}-{task}")))
     }
 
     /// The tasks of a connector with their configurations.
     pub fn tasks(&self, name: &str) -> Result<Vec<TaskInfo>, Error> {
-        let info = |task: &Arc<RunningTask>| TaskInfo {
-            id: task.id.clone(),
-            config: task.config.clone(),
-        };
-        self.look(name, |connector| connector.tasks.iter().map(info).collect())
-            .ok_or_else(|| connector_not_found(name))
+        let info = |task: &Arc<RunningTask>| TaskInfo { id: task.id.clone(), config: task.config.clone() };
+        self.look(name, |connector| connector.tasks.iter().map(info).collect()).ok_or_else(|| connector_not_found(name))
     }
 
     /// Stops all tasks of all connectors side by side and refuses every operation from now on. Tasks that have not closed
@@ -264,21 +208,14 @@ impl Supervisor {
         let slots: Vec<Arc<Slot>> = self.inner.slots().values().cloned().collect();
         for slot in &slots {
             if let Some(connector) = &*slot.connector() {
-                connector
-                    .tasks
-                    .iter()
-                    .for_each(|task| task.ask(Wanted::Stop));
+                connector.tasks.iter().for_each(|task| task.ask(Wanted::Stop));
             }
         }
         let mut tasks = Vec::new();
         for slot in &slots {
             // An operation under way may be between two sets of tasks: what it leaves is stopped too.
             let _guard = timeout_at(deadline, slot.operations.lock()).await;
-            tasks.extend(
-                slot.connector()
-                    .iter()
-                    .flat_map(|connector| connector.tasks.iter().cloned()),
-            );
+            tasks.extend(slot.connector().iter().flat_map(|connector| connector.tasks.iter().cloned()));
         }
         stop_all(&tasks, deadline).await;
     }
@@ -290,24 +227,13 @@ impl Supervisor {
     }
 
     fn all<T>(&self, mut see: impl FnMut(&str, &Connector) -> T) -> Vec<T> {
-        let slots: Vec<(String, Arc<Slot>)> = self
-            .inner
-            .slots()
-            .iter()
-            .map(|(name, slot)| (name.clone(), Arc::clone(slot)))
-            .collect();
-        slots
-            .iter()
-            .filter_map(|(name, slot)| Some(see(name, slot.connector().as_ref()?)))
-            .collect()
+        let slots: Vec<(String, Arc<Slot>)> =
+            self.inner.slots().iter().map(|(name, slot)| (name.clone(), Arc::clone(slot))).collect();
+        slots.iter().filter_map(|(name, slot)| Some(see(name, slot.connector().as_ref()?))).collect()
     }
 
     /// Answers what `decide` says; if that went well, the tasks follow afterwards.
-    async fn decided<T, D>(
-        &self,
-        name: &str,
-        decide: impl FnOnce(Operation) -> D + Send + 'static,
-    ) -> Result<T, Error>
+    async fn decided<T, D>(&self, name: &str, decide: impl FnOnce(Operation) -> D + Send + 'static) -> Result<T, Error>
     where
         T: Send + 'static,
         D: Future<Output = Result<T, Error>> + Send + 'static,
@@ -324,18 +250,11 @@ impl Supervisor {
     }
 
     /// Answers when `act` is over.
-    async fn completed<A>(
-        &self,
-        name: &str,
-        act: impl FnOnce(Operation) -> A + Send + 'static,
-    ) -> Result<(), Error>
+    async fn completed<A>(&self, name: &str, act: impl FnOnce(Operation) -> A + Send + 'static) -> Result<(), Error>
     where
         A: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        self.detached(name, move |operation, reply| async move {
-            reply(act(operation).await)
-        })
-        .await
+        self.detached(name, move |operation, reply| async move { reply(act(operation).await) }).await
     }
 
     /// Runs one operation on `name` as a task of its own, after those before it, so that a caller who goes away (a client
@@ -376,16 +295,11 @@ mod tests {
     fn submitted(pairs: &[(&str, &str)]) -> Submitted {
         let basics = [("connector.class", "FileStreamSink"), ("topics", "t")];
         let pairs = basics.iter().chain(pairs);
-        pairs
-            .map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned())))
-            .collect()
+        pairs.map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned()))).collect()
     }
 
     fn config(pairs: &[(&str, &str)]) -> Config {
-        submitted(pairs)
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect()
+        submitted(pairs).into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
 
     struct World {
@@ -395,36 +309,25 @@ mod tests {
 
     impl World {
         async fn new() -> World {
-            World::with(StateStore::forgetful(), Vec::new())
-                .await
-                .unwrap()
+            World::with(StateStore::forgetful(), Vec::new()).await.unwrap()
         }
 
         async fn with(store: StateStore, given: Vec<(String, Config)>) -> Result<World, Error> {
             let assembly = Arc::new(FakeAssembly::default());
             let dynamic = Arc::clone(&assembly) as Arc<dyn Assembly>;
-            let supervisor =
-                Supervisor::start(dynamic, store, Options::new("here:8083"), given).await?;
-            Ok(World {
-                assembly,
-                supervisor,
-            })
+            let supervisor = Supervisor::start(dynamic, store, Options::new("here:8083"), given).await?;
+            Ok(World { assembly, supervisor })
         }
 
         async fn put(&self, name: &str, pairs: &[(&str, &str)]) -> Put {
-            self.supervisor
-                .put_config(name, submitted(pairs))
-                .await
-                .unwrap()
+            self.supervisor.put_config(name, submitted(pairs)).await.unwrap()
         }
 
         /// State of the connector, then of its tasks.
         fn states(&self, name: &str) -> Vec<State> {
             let status = self.supervisor.status(name).unwrap();
             let tasks = status.tasks.iter().map(|task| task.placed.state);
-            std::iter::once(status.connector.state)
-                .chain(tasks)
-                .collect()
+            std::iter::once(status.connector.state).chain(tasks).collect()
         }
 
         async fn reaches(&self, name: &str, states: &[State]) {
@@ -460,17 +363,8 @@ mod tests {
         assert_eq!(world.assembly.started_count(), 3);
         let tasks = world.supervisor.tasks("a").unwrap();
         assert_eq!(tasks.len(), 2);
-        assert_eq!(
-            tasks[1].id,
-            TaskId {
-                connector: "a".into(),
-                task: 1
-            }
-        );
-        assert_eq!(
-            tasks[1].config["task.class"],
-            "org.apache.kafka.connect.file.FileStreamSinkTask"
-        );
+        assert_eq!(tasks[1].id, TaskId { connector: "a".into(), task: 1 });
+        assert_eq!(tasks[1].config["task.class"], "org.apache.kafka.connect.file.FileStreamSinkTask");
     }
 
     #[tokio::test(start_paused = true)]
@@ -485,25 +379,13 @@ mod tests {
         for (behaviour, trace) in cases {
             world.put("bad", &[("fake.task", behaviour)]).await;
             world.reaches("bad", &[Running, Failed]).await;
-            assert_eq!(
-                world
-                    .supervisor
-                    .task_status("bad", 0)
-                    .unwrap()
-                    .placed
-                    .trace
-                    .as_deref(),
-                Some(trace)
-            );
+            assert_eq!(world.supervisor.task_status("bad", 0).unwrap().placed.trace.as_deref(), Some(trace));
             world.supervisor.restart_task("bad", 0).await.unwrap();
             world.reaches("bad", &[Running, Failed]).await;
         }
         world.put("bad", &[]).await;
         world.reaches("bad", &[Running, Running]).await;
-        assert_eq!(
-            world.supervisor.task_status("bad", 0).unwrap().placed.trace,
-            None
-        );
+        assert_eq!(world.supervisor.task_status("bad", 0).unwrap().placed.trace, None);
         world.reaches("good", &[Running, Running]).await;
     }
 
@@ -526,10 +408,7 @@ mod tests {
             world.supervisor.stop("a").await.unwrap();
             assert_eq!(world.states("a"), [Stopped]);
         }
-        assert_eq!(
-            world.supervisor.info("a").unwrap().tasks,
-            Vec::<usize>::new()
-        );
+        assert_eq!(world.supervisor.info("a").unwrap().tasks, Vec::<usize>::new());
         assert_eq!(world.assembly.running(), []);
         world.put("a", &[("file", "y")]).await;
         world.supervisor.pause("a").await.unwrap();
@@ -546,21 +425,10 @@ mod tests {
             ("s", TargetState::Stopped, vec![Stopped]),
             ("r", TargetState::Running, vec![Running, Running]),
         ] {
-            world
-                .supervisor
-                .create(name, submitted(&[]), state)
-                .await
-                .unwrap();
+            world.supervisor.create(name, submitted(&[]), state).await.unwrap();
             world.reaches(name, &states).await;
-            let error = world
-                .supervisor
-                .create(name, submitted(&[]), state)
-                .await
-                .unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("Connector {name} already exists")
-            );
+            let error = world.supervisor.create(name, submitted(&[]), state).await.unwrap_err();
+            assert_eq!(error.to_string(), format!("Connector {name} already exists"));
             world.supervisor.resume(name).await.unwrap();
             world.reaches(name, &[Running, Running]).await;
         }
@@ -645,42 +513,24 @@ mod tests {
         ];
         for (name, include_tasks, only_failed, states, started) in cases {
             let before = world.assembly.started_count();
-            let restart = Restart {
-                include_tasks: *include_tasks,
-                only_failed: *only_failed,
-            };
+            let restart = Restart { include_tasks: *include_tasks, only_failed: *only_failed };
             let status = world.supervisor.restart(name, restart).await.unwrap();
             let tasks = status.tasks.iter().map(|task| task.placed.state);
-            let found: Vec<State> = std::iter::once(status.connector.state)
-                .chain(tasks)
-                .collect();
+            let found: Vec<State> = std::iter::once(status.connector.state).chain(tasks).collect();
             assert_eq!(found, *states, "{name} {restart:?}");
             let trace = status.tasks[0].placed.trace.as_deref();
-            assert_eq!(
-                trace,
-                (*name == "bad").then_some("bad-0 failed: no such file")
-            );
+            assert_eq!(trace, (*name == "bad").then_some("bad-0 failed: no such file"));
             // The next operation begins when the restart is over.
             world.supervisor.resume(name).await.unwrap();
             for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
-            assert_eq!(
-                world.assembly.started_count() - before,
-                *started,
-                "{name} {restart:?}"
-            );
+            assert_eq!(world.assembly.started_count() - before, *started, "{name} {restart:?}");
         }
         world.supervisor.stop("a").await.unwrap();
-        let all = Restart {
-            include_tasks: true,
-            only_failed: false,
-        };
+        let all = Restart { include_tasks: true, only_failed: false };
         let status = world.supervisor.restart("a", all).await.unwrap();
-        assert_eq!(
-            (status.connector.state, status.tasks.len()),
-            (Restarting, 0)
-        );
+        assert_eq!((status.connector.state, status.tasks.len()), (Restarting, 0));
         world.reaches("a", &[Stopped]).await;
     }
 
@@ -695,82 +545,45 @@ mod tests {
             ("x".into(), None),
         ]);
         let supervisor = &world.supervisor;
-        let restart = Restart {
-            include_tasks: true,
-            only_failed: false,
-        };
+        let restart = Restart { include_tasks: true, only_failed: false };
         let refusals = [
             (
                 supervisor.put_config("g9", no_class).await.map(drop),
                 "Connector config {aws.secret.access.key=[hidden], name=g9, x=null} contains no connector type",
             ),
             (
-                supervisor
-                    .put_config("a", submitted(&[("connector.class", "NoSuch")]))
-                    .await
-                    .map(drop),
+                supervisor.put_config("a", submitted(&[("connector.class", "NoSuch")])).await.map(drop),
                 "Failed to find any class that implements Connector and which name matches NoSuch, available connectors are: org.apache.kafka.connect.file.FileStreamSinkConnector",
             ),
             (
-                supervisor
-                    .put_config("a", submitted(&[("name", "b")]))
-                    .await
-                    .map(drop),
+                supervisor.put_config("a", submitted(&[("name", "b")])).await.map(drop),
                 "Connector name configuration (b) doesn't match connector name in the URL (a)",
             ),
             (
-                supervisor
-                    .patch_config("a", Submitted::from([("topics".into(), None)]))
-                    .await
-                    .map(drop),
+                supervisor.patch_config("a", Submitted::from([("topics".into(), None)])).await.map(drop),
                 "Connector configuration is invalid and contains the following 2 error(s):\nMust configure one of topics or topics.regex\nMust configure one of topics or topics.regex\nYou can also find the above list of errors at the endpoint `/connector-plugins/{connectorType}/config/validate`",
             ),
-            (
-                supervisor
-                    .patch_config("n", Submitted::new())
-                    .await
-                    .map(drop),
-                "Connector n not found",
-            ),
+            (supervisor.patch_config("n", Submitted::new()).await.map(drop), "Connector n not found"),
             (supervisor.delete("n").await, "Connector n not found"),
             (supervisor.info("n").map(drop), "Connector n not found"),
             (supervisor.tasks("n").map(drop), "Connector n not found"),
-            (
-                supervisor.status("n").map(drop),
-                "No status found for connector n",
-            ),
-            (
-                supervisor.task_status("a", 7).map(drop),
-                "No status found for task a-7",
-            ),
+            (supervisor.status("n").map(drop), "No status found for connector n"),
+            (supervisor.task_status("a", 7).map(drop), "No status found for task a-7"),
             (supervisor.pause("n").await, "Unknown connector n"),
             (supervisor.stop("n").await, "Unknown connector n"),
-            (
-                supervisor.restart("n", restart).await.map(drop),
-                "Unknown connector: n",
-            ),
-            (
-                supervisor.restart_task("n", 0).await,
-                "Unknown connector: n",
-            ),
+            (supervisor.restart("n", restart).await.map(drop), "Unknown connector: n"),
+            (supervisor.restart_task("n", 0).await, "Unknown connector: n"),
             (supervisor.restart_task("a", 9).await, "Unknown task: a-9"),
         ];
         for (result, message) in refusals {
             assert_eq!(result.unwrap_err().to_string(), message);
         }
-        assert_eq!(
-            supervisor.info("a").unwrap().config,
-            config(&[("name", "a")])
-        );
+        assert_eq!(supervisor.info("a").unwrap().config, config(&[("name", "a")]));
         assert_eq!(world.assembly.started_count(), 1);
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(
-            supervisor.inner.slots().keys().collect::<Vec<_>>(),
-            ["a"],
-            "asking leaves nothing behind"
-        );
+        assert_eq!(supervisor.inner.slots().keys().collect::<Vec<_>>(), ["a"], "asking leaves nothing behind");
     }
 
     #[tokio::test(start_paused = true)]
@@ -778,9 +591,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let open = || StateStore::open(home.path()).unwrap();
         {
-            let world = World::with(open(), vec![("file".into(), config(&[]))])
-                .await
-                .unwrap();
+            let world = World::with(open(), vec![("file".into(), config(&[]))]).await.unwrap();
             for name in ["running", "paused", "stopped", "deleted", "shadowed"] {
                 world.put(name, &[]).await;
             }
@@ -792,45 +603,20 @@ mod tests {
         }
         std::fs::write(home.path().join("connectors/corrupt.json"), "{").unwrap();
         let store = retry_open(home.path()).await;
-        let invalid = Stored {
-            name: "invalid".into(),
-            config: config(&[("tasks.max", "0")]),
-            state: TargetState::Running,
-        };
+        let invalid =
+            Stored { name: "invalid".into(), config: config(&[("tasks.max", "0")]), state: TargetState::Running };
         store.put(&invalid).unwrap();
 
-        let world = World::with(
-            store,
-            vec![("shadowed".into(), config(&[("tasks.max", "2")]))],
-        )
-        .await
-        .unwrap();
-        assert_eq!(
-            world.supervisor.list(),
-            ["invalid", "paused", "running", "shadowed", "stopped"]
-        );
+        let world = World::with(store, vec![("shadowed".into(), config(&[("tasks.max", "2")]))]).await.unwrap();
+        assert_eq!(world.supervisor.list(), ["invalid", "paused", "running", "shadowed", "stopped"]);
         world.reaches("running", &[Running, Running]).await;
         world.reaches("paused", &[Paused, Paused]).await;
         world.reaches("stopped", &[Stopped]).await;
-        world
-            .reaches("shadowed", &[Running, Running, Running])
-            .await;
+        world.reaches("shadowed", &[Running, Running, Running]).await;
         world.reaches("invalid", &[Failed]).await;
-        let trace = world
-            .supervisor
-            .status("invalid")
-            .unwrap()
-            .connector
-            .trace
-            .unwrap();
-        assert!(
-            trace.contains("Invalid value 0 for configuration tasks.max: Value must be at least 1"),
-            "{trace}"
-        );
-        let all = Restart {
-            include_tasks: true,
-            only_failed: false,
-        };
+        let trace = world.supervisor.status("invalid").unwrap().connector.trace.unwrap();
+        assert!(trace.contains("Invalid value 0 for configuration tasks.max: Value must be at least 1"), "{trace}");
+        let all = Restart { include_tasks: true, only_failed: false };
         world.supervisor.restart("invalid", all).await.unwrap();
         world.reaches("invalid", &[Failed]).await;
         world.put("invalid", &[]).await;
@@ -850,51 +636,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_invalid_given_connector_starts_nothing() {
-        let given = vec![
-            ("good".into(), config(&[])),
-            ("bad".into(), config(&[("tasks.max", "x")])),
-        ];
-        let error = World::with(StateStore::forgetful(), given)
-            .await
-            .err()
-            .unwrap();
+        let given = vec![("good".into(), config(&[])), ("bad".into(), config(&[("tasks.max", "x")]))];
+        let error = World::with(StateStore::forgetful(), given).await.err().unwrap();
         assert!(matches!(error, Error::Invalid(_)), "{error}");
         let twice = vec![("a".into(), config(&[])), ("a".into(), config(&[]))];
-        let error = World::with(StateStore::forgetful(), twice)
-            .await
-            .err()
-            .unwrap();
+        let error = World::with(StateStore::forgetful(), twice).await.err().unwrap();
         assert_eq!(error.to_string(), "connector a is given twice");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_kept_does_not_take_effect() {
         let home = tempfile::tempdir().unwrap();
-        let world = World::with(StateStore::open(home.path()).unwrap(), Vec::new())
-            .await
-            .unwrap();
+        let world = World::with(StateStore::open(home.path()).unwrap(), Vec::new()).await.unwrap();
         world.put("a", &[]).await;
         world.reaches("a", &[Running, Running]).await;
         std::fs::remove_dir_all(home.path().join("connectors")).unwrap();
-        let error = world
-            .supervisor
-            .put_config("a", submitted(&[("file", "x")]))
-            .await
-            .unwrap_err();
+        let error = world.supervisor.put_config("a", submitted(&[("file", "x")])).await.unwrap_err();
         assert!(matches!(error, Error::State(_)), "{error}");
-        assert!(matches!(
-            world.supervisor.pause("a").await,
-            Err(Error::State(_))
-        ));
-        assert!(matches!(
-            world.supervisor.put_config("b", submitted(&[])).await,
-            Err(Error::State(_))
-        ));
+        assert!(matches!(world.supervisor.pause("a").await, Err(Error::State(_))));
+        assert!(matches!(world.supervisor.put_config("b", submitted(&[])).await, Err(Error::State(_))));
         assert_eq!(world.supervisor.list(), ["a"]);
-        assert_eq!(
-            world.supervisor.info("a").unwrap().config,
-            config(&[("name", "a")])
-        );
+        assert_eq!(world.supervisor.info("a").unwrap().config, config(&[("name", "a")]));
         world.reaches("a", &[Running, Running]).await;
         assert_eq!(world.assembly.started_count(), 1);
     }
@@ -905,11 +667,7 @@ mod tests {
         world.put("a", &[]).await;
         let explode = submitted(&[("fake.task", "explode")]);
         for name in ["a", "b"] {
-            let error = world
-                .supervisor
-                .put_config(name, explode.clone())
-                .await
-                .unwrap_err();
+            let error = world.supervisor.put_config(name, explode.clone()).await.unwrap_err();
             assert!(matches!(error, Error::Panicked(_)), "{error}");
         }
         world.reaches("a", &[Running, Running]).await;
@@ -922,9 +680,7 @@ mod tests {
     async fn shutdown_stops_all_side_by_side_and_refuses_what_comes_later() {
         let world = World::new().await;
         for name in ["a", "b", "c"] {
-            world
-                .put(name, &[("fake.task", "ignore"), ("tasks.max", "2")])
-                .await;
+            world.put(name, &[("fake.task", "ignore"), ("tasks.max", "2")]).await;
         }
         world.put("good", &[]).await;
         world.reaches("good", &[Running, Running]).await;
@@ -935,14 +691,8 @@ mod tests {
         world.supervisor.shutdown(Duration::from_secs(5)).await;
         assert_eq!(begin.elapsed().as_secs(), 5);
         assert_eq!(world.assembly.running(), []);
-        assert!(matches!(
-            world.supervisor.put_config("new", submitted(&[])).await,
-            Err(Error::Stopping)
-        ));
-        assert!(matches!(
-            world.supervisor.resume("good").await,
-            Err(Error::Stopping)
-        ));
+        assert!(matches!(world.supervisor.put_config("new", submitted(&[])).await, Err(Error::Stopping)));
+        assert!(matches!(world.supervisor.resume("good").await, Err(Error::Stopping)));
         assert_eq!(world.assembly.running(), []);
     }
 }

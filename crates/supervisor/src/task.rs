@@ -41,12 +41,7 @@ pub(crate) struct RunningTask {
 
 impl RunningTask {
     /// Starts the task; it begins as `wanted`.
-    pub(crate) fn start(
-        assembly: &Arc<dyn Assembly>,
-        id: TaskId,
-        config: Config,
-        wanted: Wanted,
-    ) -> Arc<RunningTask> {
+    pub(crate) fn start(assembly: &Arc<dyn Assembly>, id: TaskId, config: Config, wanted: Wanted) -> Arc<RunningTask> {
         let (steering, control) = control(wanted);
         let run = tokio::spawn({
             let (assembly, id, config) = (Arc::clone(assembly), id.clone(), config.clone());
@@ -63,14 +58,7 @@ impl RunningTask {
                 sender.send_replace(Some(outcome));
             }
         });
-        Arc::new(RunningTask {
-            id,
-            config,
-            steering,
-            stopping,
-            abort,
-            outcome,
-        })
+        Arc::new(RunningTask { id, config, steering, stopping, abort, outcome })
     }
 
     /// What the task is doing, and the trace if it failed.
@@ -124,31 +112,22 @@ pub(crate) async fn stop_all(tasks: &[Arc<RunningTask>], deadline: Instant) {
 fn outcome_of(result: Result<Result<(), TaskFailure>, JoinError>, stopping: bool) -> Outcome {
     match result {
         Ok(Ok(())) if stopping => Outcome::Stopped,
-        Ok(Ok(())) => Outcome::Failed(permanent(
-            "task ended although nobody asked it to".to_owned(),
-        )),
+        Ok(Ok(())) => Outcome::Failed(permanent("task ended although nobody asked it to".to_owned())),
         Ok(Err(failure)) => Outcome::Failed(failure),
-        Err(error) if error.is_panic() => Outcome::Failed(permanent(format!(
-            "task panicked: {}",
-            panic_text(error.into_panic().as_ref())
-        ))),
+        Err(error) if error.is_panic() => {
+            Outcome::Failed(permanent(format!("task panicked: {}", panic_text(error.into_panic().as_ref()))))
+        }
         Err(_) => Outcome::Aborted,
     }
 }
 
 fn permanent(trace: String) -> TaskFailure {
-    TaskFailure {
-        trace,
-        transient: false,
-    }
+    TaskFailure { trace, transient: false }
 }
 
 fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let text = payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 /// A transient failure is the place where a restart with backoff begins; today every failure waits for somebody.

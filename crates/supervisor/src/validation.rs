@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{
-    Check, Config, DefaultValue, Effect, Importance, Invalid, Key, Kind, MASK, Settings, Width,
-};
+use model::{Check, Config, DefaultValue, Effect, Importance, Invalid, Key, Kind, MASK, Settings, Width};
 
 /// A configuration as it came over REST: a value may be null, which is an error of its own.
 pub type Submitted = BTreeMap<String, Option<String>>;
@@ -54,29 +52,15 @@ impl Definition {
             group: (!key.group.0.is_empty()).then(|| key.group.0.to_owned()),
             order: key.group.1,
             width: key.width,
-            display_name: if key.display_name.is_empty() {
-                key.name
-            } else {
-                key.display_name
-            }
-            .to_owned(),
-            dependents: key
-                .dependents
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect(),
+            display_name: if key.display_name.is_empty() { key.name } else { key.display_name }.to_owned(),
+            dependents: key.dependents.iter().map(|name| (*name).to_owned()).collect(),
             check: key.check,
         }
     }
 
     /// The definition of `key` below `prefix` (`value.converter.`): the whole name, and no place in the forms.
     pub fn below(prefix: &str, key: &Key) -> Definition {
-        Definition {
-            name: format!("{prefix}{}", key.name),
-            group: None,
-            order: -1,
-            ..Definition::of(key)
-        }
+        Definition { name: format!("{prefix}{}", key.name), group: None, order: -1, ..Definition::of(key) }
     }
 }
 
@@ -111,11 +95,7 @@ pub struct Validation {
 impl Validation {
     /// An empty result for a connector of `class`.
     pub fn new(class: &str) -> Validation {
-        Validation {
-            class: class.to_owned(),
-            configs: Vec::new(),
-            warnings: Vec::new(),
-        }
+        Validation { class: class.to_owned(), configs: Vec::new(), warnings: Vec::new() }
     }
 
     /// Adds `keys` with their values, each checked for itself as `ConfigDef.validate` does. A key that is there already
@@ -127,12 +107,7 @@ impl Validation {
     }
 
     /// As [`Self::add`] for the keys of a plug-in that is configured below `prefix`.
-    pub fn add_below<'a>(
-        &mut self,
-        settings: &Settings,
-        prefix: &str,
-        keys: impl IntoIterator<Item = &'a Key>,
-    ) {
+    pub fn add_below<'a>(&mut self, settings: &Settings, prefix: &str, keys: impl IntoIterator<Item = &'a Key>) {
         let settings = settings.below(prefix);
         for key in keys {
             self.push(&settings, key, Definition::below(prefix, key));
@@ -152,11 +127,7 @@ impl Validation {
 
     /// Says which values `name` may choose from.
     pub fn recommend(&mut self, name: &str, values: Vec<String>) {
-        if let Some(validated) = self
-            .configs
-            .iter_mut()
-            .find(|validated| validated.name == name)
-        {
+        if let Some(validated) = self.configs.iter_mut().find(|validated| validated.name == name) {
             validated.recommended = values;
         }
     }
@@ -164,14 +135,9 @@ impl Validation {
     /// Warns about the keys of `config` that nobody declared; names that start with one of `free` are free.
     pub fn warn_unknown(&mut self, config: &Config, free: &[&str]) {
         for name in config.keys() {
-            let known = self
-                .configs
-                .iter()
-                .any(|validated| validated.name == *name && validated.definition.is_some());
+            let known = self.configs.iter().any(|validated| validated.name == *name && validated.definition.is_some());
             if !known && !free.iter().any(|prefix| name.starts_with(prefix)) {
-                self.warnings.push(format!(
-                    "{name} is not a known key: it is kept and has no effect"
-                ));
+                self.warnings.push(format!("{name} is not a known key: it is kept and has no effect"));
             }
         }
     }
@@ -181,30 +147,19 @@ impl Validation {
         for name in names {
             let validated = self.entry(name);
             validated.value = None;
-            validated
-                .errors
-                .retain(|error| !error.starts_with("Missing required configuration"));
-            let unchecked = validated
-                .definition
-                .as_ref()
-                .and_then(|definition| null_problem(name, definition.check));
+            validated.errors.retain(|error| !error.starts_with("Missing required configuration"));
+            let unchecked = validated.definition.as_ref().and_then(|definition| null_problem(name, definition.check));
             if let Some(message) = unchecked.filter(|message| !validated.errors.contains(message)) {
                 validated.errors.insert(0, message);
             }
-            validated
-                .errors
-                .push("Null value can not be supplied as the configuration value.".to_owned());
+            validated.errors.push("Null value can not be supplied as the configuration value.".to_owned());
         }
     }
 
     /// The groups of the declared keys, each once, in order of first appearance.
     pub fn groups(&self) -> Vec<&str> {
         let mut groups = Vec::new();
-        for group in self
-            .configs
-            .iter()
-            .filter_map(|validated| validated.definition.as_ref()?.group.as_deref())
-        {
+        for group in self.configs.iter().filter_map(|validated| validated.definition.as_ref()?.group.as_deref()) {
             if !groups.contains(&group) {
                 groups.push(group);
             }
@@ -214,9 +169,7 @@ impl Validation {
 
     /// All error messages, in the order of the keys.
     pub fn errors(&self) -> impl Iterator<Item = &str> {
-        self.configs
-            .iter()
-            .flat_map(|validated| validated.errors.iter().map(String::as_str))
+        self.configs.iter().flat_map(|validated| validated.errors.iter().map(String::as_str))
     }
 
     /// The one text in which Kafka Connect refuses an invalid configuration.
@@ -230,30 +183,22 @@ impl Validation {
     }
 
     fn entry(&mut self, name: &str) -> &mut Validated {
-        let index = self
-            .configs
-            .iter()
-            .position(|validated| validated.name == name)
-            .unwrap_or_else(|| {
-                self.configs.push(Validated {
-                    name: name.to_owned(),
-                    definition: None,
-                    value: None,
-                    errors: Vec::new(),
-                    recommended: Vec::new(),
-                    visible: true,
-                });
-                self.configs.len() - 1
+        let index = self.configs.iter().position(|validated| validated.name == name).unwrap_or_else(|| {
+            self.configs.push(Validated {
+                name: name.to_owned(),
+                definition: None,
+                value: None,
+                errors: Vec::new(),
+                recommended: Vec::new(),
+                visible: true,
             });
+            self.configs.len() - 1
+        });
         &mut self.configs[index]
     }
 
     fn push(&mut self, settings: &Settings, key: &Key, definition: Definition) {
-        if self
-            .configs
-            .iter()
-            .any(|validated| validated.name == definition.name)
-        {
+        if self.configs.iter().any(|validated| validated.name == definition.name) {
             return;
         }
         if let Some(warning) = effect_warning(settings, key, &definition.name) {
@@ -274,29 +219,17 @@ impl Validation {
 /// Value and errors of one key. A value that is not of the key's type, and one that is missing, count as null for the
 /// key's check, which may then complain a second time (`ConfigDef.parseForValidate`).
 fn checked(settings: &Settings, key: &Key) -> (Option<String>, Vec<String>) {
-    let typed_only = Key {
-        check: Check::Any,
-        ..*key
-    };
+    let typed_only = Key { check: Check::Any, ..*key };
     if let Some(problem) = settings.problem(&typed_only) {
-        let errors = [Some(problem.message), null_problem(key.name, key.check)]
-            .into_iter()
-            .flatten()
-            .collect();
+        let errors = [Some(problem.message), null_problem(key.name, key.check)].into_iter().flatten().collect();
         return (None, errors);
     }
-    let errors = settings
-        .problem(key)
-        .map(|problem| problem.message)
-        .into_iter()
-        .collect();
+    let errors = settings.problem(key).map(|problem| problem.message).into_iter().collect();
     let value = settings.text(key).map(|text| match key.kind {
         Kind::Password => MASK.to_owned(),
         Kind::Boolean => text.to_ascii_lowercase(),
         Kind::List => text.split(',').map(str::trim).collect::<Vec<_>>().join(","),
-        Kind::String | Kind::Int | Kind::Long | Kind::Short | Kind::Double | Kind::Class => {
-            text.to_owned()
-        }
+        Kind::String | Kind::Int | Kind::Long | Kind::Short | Kind::Double | Kind::Class => text.to_owned(),
     });
     (value, errors)
 }
@@ -305,15 +238,10 @@ fn null_problem(name: &str, check: Check) -> Option<String> {
     let why = match check {
         Check::AtLeast(_) | Check::Between(..) => "Value must be non-null".to_owned(),
         Check::OneOf(known) => format!("String must be one of: {}", known.join(", ")),
-        Check::OneOfIgnoringCase(known) => format!(
-            "String must be one of (case insensitive): {}",
-            known.join(", ")
-        ),
+        Check::OneOfIgnoringCase(known) => format!("String must be one of (case insensitive): {}", known.join(", ")),
         Check::Any | Check::NotEmpty | Check::With(_) => return None,
     };
-    Some(format!(
-        "Invalid value null for configuration {name}: {why}"
-    ))
+    Some(format!("Invalid value null for configuration {name}: {why}"))
 }
 
 fn effect_warning(settings: &Settings, key: &Key, name: &str) -> Option<String> {
@@ -333,29 +261,14 @@ fn effect_warning(settings: &Settings, key: &Key, name: &str) -> Option<String> 
 /// looks like a secret, because client overrides and the keys of unknown plug-ins are declared nowhere.
 pub fn masked(config: &Config, is_password: impl Fn(&str) -> bool) -> Config {
     let mask = |name: &str, value: &str| {
-        if is_password(name) || looks_secret(name) {
-            MASK.to_owned()
-        } else {
-            value.to_owned()
-        }
+        if is_password(name) || looks_secret(name) { MASK.to_owned() } else { value.to_owned() }
     };
-    config
-        .iter()
-        .map(|(name, value)| (name.clone(), mask(name, value)))
-        .collect()
+    config.iter().map(|(name, value)| (name.clone(), mask(name, value))).collect()
 }
 
 fn looks_secret(name: &str) -> bool {
-    const MARKS: &[&str] = &[
-        "password",
-        "secret",
-        "token",
-        "jaas.config",
-        "user.info",
-        "credential",
-        "private.key",
-        "sse.customer.key",
-    ];
+    const MARKS: &[&str] =
+        &["password", "secret", "token", "jaas.config", "user.info", "credential", "private.key", "sse.customer.key"];
     let name = name.to_ascii_lowercase();
     MARKS.iter().any(|mark| name.contains(mark))
 }
@@ -364,28 +277,15 @@ fn looks_secret(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const SIZE: Key = Key::new("size", Kind::Int, "A number.")
-        .required()
-        .check(Check::AtLeast(1))
-        .group("A", 1);
-    const MODE: Key = Key::new("mode", Kind::String, "A mode.")
-        .default("none")
-        .check(Check::OneOf(&["none", "all"]))
-        .group("B", 1);
-    const WORD: Key = Key::new("word", Kind::Password, "A secret.")
-        .default("")
-        .group("A", 2);
-    const SOON: Key = Key::new("soon", Kind::Boolean, "A plan.")
-        .default("false")
-        .not_yet("the plan")
-        .group("", -1);
+    const SIZE: Key = Key::new("size", Kind::Int, "A number.").required().check(Check::AtLeast(1)).group("A", 1);
+    const MODE: Key =
+        Key::new("mode", Kind::String, "A mode.").default("none").check(Check::OneOf(&["none", "all"])).group("B", 1);
+    const WORD: Key = Key::new("word", Kind::Password, "A secret.").default("").group("A", 2);
+    const SOON: Key = Key::new("soon", Kind::Boolean, "A plan.").default("false").not_yet("the plan").group("", -1);
     const KEYS: &[Key] = &[SIZE, MODE, WORD, SOON];
 
     fn validation(pairs: &[(&str, &str)]) -> Validation {
-        let config: Config = pairs
-            .iter()
-            .map(|(key, value)| ((*key).into(), (*value).into()))
-            .collect();
+        let config: Config = pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let mut validation = Validation::new("X");
         validation.add(&Settings::new(config.clone()), KEYS);
         validation.warn_unknown(&config, &["free."]);
@@ -393,10 +293,7 @@ mod tests {
     }
 
     /// A configuration and its errors.
-    type Case = (
-        &'static [(&'static str, &'static str)],
-        &'static [&'static str],
-    );
+    type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
 
     #[test]
     fn errors_read_as_those_of_config_def() {
@@ -410,17 +307,10 @@ mod tests {
                     "Invalid value bad for configuration mode: String must be one of: none, all",
                 ],
             ),
-            (
-                &[("size", "0")],
-                &["Invalid value 0 for configuration size: Value must be at least 1"],
-            ),
+            (&[("size", "0")], &["Invalid value 0 for configuration size: Value must be at least 1"]),
         ];
         for (pairs, errors) in cases {
-            assert_eq!(
-                validation(pairs).errors().collect::<Vec<_>>(),
-                *errors,
-                "{pairs:?}"
-            );
+            assert_eq!(validation(pairs).errors().collect::<Vec<_>>(), *errors, "{pairs:?}");
         }
     }
 
@@ -436,12 +326,7 @@ mod tests {
                 "Null value can not be supplied as the configuration value.",
             ]
         );
-        assert!(
-            validation
-                .configs
-                .last()
-                .is_some_and(|last| last.definition.is_none())
-        );
+        assert!(validation.configs.last().is_some_and(|last| last.definition.is_none()));
         assert!(validation.refusal().starts_with(
             "Connector configuration is invalid and contains the following 3 error(s):\nInvalid value null"
         ));
@@ -451,16 +336,9 @@ mod tests {
     fn passwords_are_masked_and_groups_keep_their_order() {
         let validation = validation(&[("size", "1"), ("word", "abc")]);
         assert_eq!(validation.groups(), ["A", "B"]);
-        let word = validation
-            .configs
-            .iter()
-            .find(|validated| validated.name == "word")
-            .unwrap();
+        let word = validation.configs.iter().find(|validated| validated.name == "word").unwrap();
         assert_eq!(word.value.as_deref(), Some("[hidden]"));
-        assert_eq!(
-            word.definition.as_ref().unwrap().default_value.as_deref(),
-            Some("[hidden]")
-        );
+        assert_eq!(word.definition.as_ref().unwrap().default_value.as_deref(), Some("[hidden]"));
     }
 
     #[test]
@@ -470,10 +348,7 @@ mod tests {
         let loud = validation(&[("size", "1"), ("soon", "true"), ("sizee", "1")]);
         assert_eq!(
             loud.warnings,
-            [
-                "soon has no effect yet: the plan",
-                "sizee is not a known key: it is kept and has no effect"
-            ]
+            ["soon has no effect yet: the plan", "sizee is not a known key: it is kept and has no effect"]
         );
     }
 
@@ -483,11 +358,7 @@ mod tests {
         let mut validation = Validation::new("X");
         validation.add_below(&settings, "p.", KEYS);
         validation.add_below(&settings, "p.", KEYS);
-        let names: Vec<&str> = validation
-            .configs
-            .iter()
-            .map(|validated| validated.name.as_str())
-            .collect();
+        let names: Vec<&str> = validation.configs.iter().map(|validated| validated.name.as_str()).collect();
         assert_eq!(names, ["p.size", "p.mode", "p.word", "p.soon"]);
         assert_eq!(validation.configs[0].value.as_deref(), Some("7"));
         assert_eq!(validation.groups(), Vec::<&str>::new());
@@ -496,20 +367,12 @@ mod tests {
     #[test]
     fn secrets_are_masked_by_declaration_and_by_name() {
         let config = Config::from(
-            [
-                "word",
-                "consumer.override.sasl.jaas.config",
-                "aws.secret.access.key",
-                "topics",
-            ]
-            .map(|name| (name.to_owned(), "v".to_owned())),
+            ["word", "consumer.override.sasl.jaas.config", "aws.secret.access.key", "topics"]
+                .map(|name| (name.to_owned(), "v".to_owned())),
         );
         let masked = masked(&config, |name| name == "word");
-        let shown: Vec<&str> = masked
-            .iter()
-            .filter(|(_, value)| *value == "v")
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let shown: Vec<&str> =
+            masked.iter().filter(|(_, value)| *value == "v").map(|(name, _)| name.as_str()).collect();
         assert_eq!(shown, ["topics"]);
     }
 }

@@ -41,13 +41,7 @@ pub fn check(settings: &Settings) -> Vec<Invalid> {
     problems
 }
 
-fn check_aliases(
-    settings: &Settings,
-    key: &Key,
-    kind: &str,
-    aliases: &[String],
-    problems: &mut Vec<Invalid>,
-) {
+fn check_aliases(settings: &Settings, key: &Key, kind: &str, aliases: &[String], problems: &mut Vec<Invalid>) {
     for (index, alias) in aliases.iter().enumerate() {
         if aliases[..index].contains(alias) {
             let list = format!("[{}]", aliases.join(", "));
@@ -74,29 +68,14 @@ mod tests {
     use super::*;
 
     fn problems(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        let settings = Settings::new(
-            pairs
-                .iter()
-                .map(|(key, value)| ((*key).into(), (*value).into()))
-                .collect(),
-        );
-        check(&settings)
-            .into_iter()
-            .map(|problem| (problem.key, problem.message))
-            .collect()
+        let settings = Settings::new(pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
+        check(&settings).into_iter().map(|problem| (problem.key, problem.message)).collect()
     }
 
     #[test]
     fn no_transforms_are_no_problem() {
         assert_eq!(problems(&[]), []);
-        assert_eq!(
-            problems(&[
-                ("transforms", " , "),
-                ("predicates", ""),
-                ("transforms.a.type", "T")
-            ]),
-            []
-        );
+        assert_eq!(problems(&[("transforms", " , "), ("predicates", ""), ("transforms.a.type", "T")]), []);
     }
 
     #[test]
@@ -112,22 +91,13 @@ mod tests {
                 "transforms.a.type",
                 "transform a of type org.x.Cast$Value is not supported yet by this version of sluice; remove it",
             ),
-            (
-                "transforms.b.type",
-                "Missing required configuration \"transforms.b.type\" which has no default value.",
-            ),
-            (
-                "transforms",
-                "Invalid value [a, b, a] for configuration transforms: Duplicate alias provided.",
-            ),
+            ("transforms.b.type", "Missing required configuration \"transforms.b.type\" which has no default value."),
+            ("transforms", "Invalid value [a, b, a] for configuration transforms: Duplicate alias provided."),
             (
                 "predicates.p.type",
                 "predicate p of type org.x.HasHeaderKey is not supported yet by this version of sluice; remove it",
             ),
         ];
-        assert_eq!(
-            found,
-            expected.map(|(key, message)| (key.to_owned(), message.to_owned()))
-        );
+        assert_eq!(found, expected.map(|(key, message)| (key.to_owned(), message.to_owned())));
     }
 }

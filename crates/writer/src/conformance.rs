@@ -104,7 +104,12 @@ pub fn context(store: &Store, prefix: &str) -> Arc<FileContext> {
             let TopicPartition { topic, partition } = topic_partition;
             format!("{prefix}/{topic}/{path}/{topic}+{partition}+{:010}.snappy.parquet", first.get())
         }),
-        limits: FileLimits { part_bytes: PART_BYTES, rows_bytes: 4 * 1024 * 1024, row_group_bytes: 4 * 1024 * 1024, row_group_rows: 1 << 20 },
+        limits: FileLimits {
+            part_bytes: PART_BYTES,
+            rows_bytes: 4 * 1024 * 1024,
+            row_group_bytes: 4 * 1024 * 1024,
+            row_group_rows: 1 << 20,
+        },
         schema: "v1".into(),
         config: Fingerprint::of([&b"conformance"[..]]),
     })

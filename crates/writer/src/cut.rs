@@ -129,7 +129,10 @@ impl OpenFile {
     }
 
     fn held_bytes(&self) -> usize {
-        self.held.bytes() + self.encoder_bytes() + self.encoded.bytes() + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
+        self.held.bytes()
+            + self.encoder_bytes()
+            + self.encoded.bytes()
+            + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
     }
 }
 
@@ -380,8 +383,9 @@ impl OpenCut {
         if ends_group {
             (file.group_rows, file.group_bytes) = (0, 0);
         }
-        let chunk = encode_rows(&self.context, &self.schema, file, &rows, ends_group, &self.topic_partition, self.nonce)
-            .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
+        let chunk =
+            encode_rows(&self.context, &self.schema, file, &rows, ends_group, &self.topic_partition, self.nonce)
+                .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
         let file = &mut self.files[index];
         file.bytes += chunk.len() as u64;
         file.encoded.push(chunk);

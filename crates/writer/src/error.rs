@@ -36,7 +36,7 @@ impl fmt::Display for Failure {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store does not answer or is overloaded. A write may have happened. Everything is kept: call again later.
-    #[error("{0}: it is tried again after retry.backoff.ms")]
+    #[error("{0}")]
     Transient(Box<Failure>),
     /// The store refuses and will go on refusing until somebody changes something. It did not happen.
     #[error("{failure}: {advice}")]

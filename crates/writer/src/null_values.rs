@@ -6,7 +6,7 @@ use model::{Batch, Check, Invalid, Key, Kind, Position, Settings, Width};
 pub const BEHAVIOR_ON_NULL_VALUES: Key = Key::new(
     "behavior.on.null.values",
     Kind::String,
-    "What to do with a record without a value: fail stops the task, ignore leaves it out. (write is not supported yet.)",
+    "What to do with a record without a value: fail stops the task, whatever errors.tolerance says; ignore leaves it out. (write is not supported yet.)",
 )
 .default("fail")
 .check(Check::OneOfIgnoringCase(&["fail", "ignore", "write"]))

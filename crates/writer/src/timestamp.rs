@@ -53,6 +53,9 @@ pub trait TimestampExtractor: Send {
 
     /// Whether times are the wall clock's.
     fn follows_wall_clock(&self) -> bool;
+
+    /// Whether times are taken from values.
+    fn reads_values(&self) -> bool;
 }
 
 /// Builds an extractor.
@@ -116,6 +119,10 @@ impl TimestampExtractor for Wallclock {
     fn follows_wall_clock(&self) -> bool {
         true
     }
+
+    fn reads_values(&self) -> bool {
+        false
+    }
 }
 
 struct Record;
@@ -138,6 +145,10 @@ impl TimestampExtractor for Record {
     fn follows_wall_clock(&self) -> bool {
         false
     }
+
+    fn reads_values(&self) -> bool {
+        false
+    }
 }
 
 struct RecordField {
@@ -157,6 +168,10 @@ impl TimestampExtractor for RecordField {
 
     fn follows_wall_clock(&self) -> bool {
         false
+    }
+
+    fn reads_values(&self) -> bool {
+        true
     }
 }
 

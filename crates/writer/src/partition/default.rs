@@ -29,6 +29,10 @@ impl Partitioner for DefaultPartitioner {
     fn wall_clock_bound_ms(&self, _clock_ms: i64) -> Option<i64> {
         None
     }
+
+    fn reads_values(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -175,6 +175,10 @@ impl Partitioner for FieldPartitioner {
     fn wall_clock_bound_ms(&self, _clock_ms: i64) -> Option<i64> {
         None
     }
+
+    fn reads_values(&self) -> bool {
+        true
+    }
 }
 
 fn unsupported(field: &str, kind: &str) -> String {

@@ -117,6 +117,10 @@ pub trait Partitioner: Send {
     /// An instant after `clock_ms` up to which the wall clock alone sends no row elsewhere, and as a rule the first at
     /// which it does; `None` unless paths are made of the wall clock.
     fn wall_clock_bound_ms(&self, clock_ms: i64) -> Option<i64>;
+
+    /// Whether paths are made of values. Then the path of a row may be another one under a wider schema, as `v=1` becomes
+    /// `v=1.0`, and a row without a path may have one.
+    fn reads_values(&self) -> bool;
 }
 
 /// Builds a partitioner.

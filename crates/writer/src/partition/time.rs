@@ -261,6 +261,10 @@ impl Partitioner for TimePartitioner {
         }
         Some(bound_ms)
     }
+
+    fn reads_values(&self) -> bool {
+        self.extractor.reads_values()
+    }
 }
 
 #[cfg(test)]
