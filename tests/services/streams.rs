@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::ring::{Outcome, Test};
-use tests::{Need, Record, Row, S3, Services, Sluice, unique};
+use tests::{Error, Need, Record, Row, S3, Services, Sluice, unique};
 
-use crate::support::{COMMIT_LIMIT, Scene, predictions, same_record, same_records};
+use crate::support::{COMMIT_LIMIT, Scene, at, example, predictions, same_record, same_records};
 
 pub(crate) const TESTS: &[Test] = &[
     Test {
@@ -25,6 +25,11 @@ pub(crate) const TESTS: &[Test] = &[
         name: "a_second_signal_exits_with_130_while_the_store_is_frozen_and_loses_nothing",
         needs: &[Need::Kafka, Need::OwnMinio],
         run: second_signal,
+    },
+    Test {
+        name: "a_store_that_goes_away_is_waited_for_and_every_record_is_written_once",
+        needs: &[Need::Kafka, Need::OwnMinio],
+        run: store_outage,
     },
     Test {
         name: "kill_9_in_a_stream_with_schedule_rotation_leaves_every_record_once",
@@ -132,8 +137,7 @@ fn sigterm_drains() -> Outcome {
     let config = scene.config(json!({"flush.size": "1000", "rotate.schedule.interval.ms": null}));
     sluice.create(&scene.connector, &config)?;
     let records = predictions(0..5);
-    let sent: Vec<Record> =
-        (0..).zip(&records).map(|(number, value)| crate::support::at(number % 2, value.to_string())).collect();
+    let sent: Vec<Record> = (0..).zip(&records).map(|(number, value)| at(number % 2, value.to_string())).collect();
     scene.kafka.produce(&scene.topic, &sent)?;
     sluice.wait_written(&scene.connector, 5)?;
     assert_eq!(scene.objects()?, Vec::<String>::new());
@@ -144,40 +148,102 @@ fn sigterm_drains() -> Outcome {
     scene.wait_committed(&[3, 2])
 }
 
-fn second_signal() -> Outcome {
-    let mut store = S3::start_minio()?;
-    let (kafka, topic, bucket, name) = (Services::kafka()?, unique("frozen"), unique("frozen"), unique("frozen"));
-    kafka.create_topic(&topic, 1)?;
-    store.create_bucket(&bucket)?;
-    let records = predictions(0..3);
-    let sent: Vec<Record> = records.iter().map(|value| Record::of(value.to_string())).collect();
-    kafka.produce(&topic, &sent)?;
-    let mut connector = crate::support::example("my-model");
-    connector["name"] = json!(name);
-    for (key, value) in [("topics", topic.as_str()), ("s3.bucket.name", &bucket), ("store.url", store.endpoint())] {
-        connector["config"][key] = json!(value);
+/// A store of the test's own, with a connector that writes there: a topic, a bucket and a config for `sluice run`.
+struct OwnStore {
+    store: S3,
+    topic: String,
+    bucket: String,
+    connector: String,
+    file: Value,
+}
+
+impl OwnStore {
+    fn new(stem: &str, changes: Value) -> Result<OwnStore, Error> {
+        let store = S3::start_minio()?;
+        let (topic, bucket, connector) = (unique(stem), unique(stem), unique(stem));
+        Services::kafka()?.create_topic(&topic, 1)?;
+        store.create_bucket(&bucket)?;
+        let mut file = example("my-model");
+        file["name"] = json!(connector);
+        let own = json!({"topics": topic, "s3.bucket.name": bucket, "store.url": store.endpoint()});
+        for (key, value) in [own, changes].iter().filter_map(Value::as_object).flatten() {
+            file["config"][key] = value.clone();
+        }
+        Ok(OwnStore { store, topic, bucket, connector, file })
     }
-    connector["config"]["flush.size"] = json!("1000");
-    connector["config"].as_object_mut().expect("an example").remove("rotate.schedule.interval.ms");
-    let mut sluice = Sluice::run(kafka, &store, &connector)?;
-    sluice.wait_written(&name, 3)?;
-    store.pause();
+
+    fn produce(&self, values: &[Value]) -> Outcome {
+        let sent: Vec<Record> = values.iter().map(|value| at(0, value.to_string())).collect();
+        Services::kafka()?.produce(&self.topic, &sent)?;
+        Ok(())
+    }
+
+    fn rows(&self) -> Result<Vec<Row>, Error> {
+        Services::readers()?.read_parquet(&self.store, &self.bucket, "")
+    }
+
+    fn wait_committed(&self, offset: i64) -> Result<(), Error> {
+        let group = format!("connect-{}", self.connector);
+        Services::kafka()?.wait_committed(&group, &self.topic, &[offset], COMMIT_LIMIT)
+    }
+}
+
+fn second_signal() -> Outcome {
+    let mut own = OwnStore::new(
+        "frozen",
+        json!({
+            "flush.size": "1000",
+            "rotate.schedule.interval.ms": "-1",
+            "consumer.override.session.timeout.ms": "3000",
+            "consumer.override.heartbeat.interval.ms": "500",
+        }),
+    )?;
+    let records = predictions(0..3);
+    own.produce(&records)?;
+    let mut sluice = Sluice::run(Services::kafka()?, &own.store, &own.file)?;
+    sluice.wait_written(&own.connector, 3)?;
+    own.store.pause();
     sluice.ask_to_stop();
     sluice.wait_log("draining: open files are closed and committed; a second signal exits at once")?;
     assert!(sluice.is_running(), "a drain waits for the store");
-    sluice.ask_to_stop();
-    assert_eq!(sluice.wait_exit(Duration::from_secs(3))?, 130);
+    // Signals of the first half second count as one.
+    let since = Instant::now();
+    sluice.wait("a later signal ends it", |sluice| {
+        sluice.ask_to_stop();
+        Ok((!sluice.is_running()).then_some(()))
+    })?;
+    assert!(since.elapsed() < Duration::from_secs(10), "a second signal ended it after {:?}", since.elapsed());
+    assert_eq!(sluice.wait_exit(Duration::ZERO)?, 130);
+    assert!(sluice.log().contains("second signal: leaving now"), "{}", sluice.log());
 
-    store.resume();
+    own.store.resume();
     sluice.restart()?;
+    // Open again, unless the plan of the interrupted drain was replayed.
     sluice.wait("what was not committed is written", |sluice| {
-        let rows = Services::readers()?.read_parquet(&store, &bucket, "")?;
-        let written = sluice.metric("kafka_connect_sink_task_metrics_sink_record_send_total", &name)?;
-        Ok((rows.len() == 3 || written == 3).then_some(()))
+        let written = sluice.metric("kafka_connect_sink_task_metrics_sink_record_send_total", &own.connector)?;
+        Ok((written == 3 || own.rows()?.len() == 3).then_some(()))
     })?;
     assert_eq!(sluice.terminate()?, 0);
-    same_records(&records, &Services::readers()?.read_parquet(&store, &bucket, "")?);
-    kafka.wait_committed(&format!("connect-{name}"), &topic, &[3], COMMIT_LIMIT)?;
+    same_records(&records, &own.rows()?);
+    Ok(own.wait_committed(3)?)
+}
+
+/// A field that first comes during the outage also wants a new schema to be stored.
+fn store_outage() -> Outcome {
+    let mut own = OwnStore::new("outage", json!({"retry.backoff.ms": "500"}))?;
+    let records = predictions(0..8);
+    own.produce(&records[..2])?;
+    let sluice = Sluice::run(Services::kafka()?, &own.store, &own.file)?;
+    sluice.wait_published(&own.connector, 2)?;
+    own.store.kill();
+    own.produce(&records[2..])?;
+    sluice.wait_log("store does not answer")?;
+    sluice.wait_state(&own.connector, "RUNNING", 1)?;
+    assert_eq!(sluice.published(&own.connector)?, 2);
+    own.store.restart()?;
+    sluice.wait_published(&own.connector, 8)?;
+    own.wait_committed(8)?;
+    same_records(&records, &own.rows()?);
     Ok(())
 }
 
@@ -196,10 +262,9 @@ fn kill_in_a_stream() -> Outcome {
     let records = predictions(0..4 * ROUND);
     for (round, part) in records.chunks(ROUND).enumerate() {
         thread::scope(|scope| {
-            let producing = scope.spawn(|| -> Result<(), tests::Error> {
+            let producing = scope.spawn(|| -> Result<(), Error> {
                 for some in part.chunks(ROUND / 3) {
-                    let sent: Vec<Record> =
-                        (0..).zip(some).map(|(n, value)| crate::support::at(n % 2, value.to_string())).collect();
+                    let sent: Vec<Record> = (0..).zip(some).map(|(n, value)| at(n % 2, value.to_string())).collect();
                     scene.kafka.produce(&scene.topic, &sent)?;
                 }
                 Ok(())

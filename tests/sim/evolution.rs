@@ -8,7 +8,8 @@ use source::CommitFate;
 use tokio::time::sleep;
 use writer::{Fate, Request};
 
-use crate::scenarios::{produce, world};
+use crate::scenarios::{pairs, produce, world};
+use crate::truth::PathOf;
 use crate::worker::Worker;
 use crate::world::{Make, World};
 
@@ -244,25 +245,6 @@ async fn a_replay_reads_rows_as_the_plan_did_though_the_schema_grew_since() {
     assert!(world.truth().rows(0)[0]["v"].is_i64(), "the version of the plan, not the newest");
 }
 
-/// Plays `records` one by one into one connector whose end of the cut is never committed, then lets another process
-/// replay the cut.
-async fn crash_before_the_end_is_committed(world: &World, records: &[Value]) {
-    let mut plans = 0;
-    world.weather().order_commits(move |commits| {
-        plans += usize::from(!commits[0].metadata.is_empty());
-        if !commits[0].metadata.is_empty() && plans == 1 { CommitFate::Apply } else { CommitFate::Refuse }
-    });
-    let first = Worker::start(world, "first");
-    for record in records {
-        world.produce(0, record.clone());
-        sleep(Duration::from_secs(2)).await;
-    }
-    world.until("an object whose end is not committed", |world| !world.files().is_empty()).await;
-    first.kill().await;
-    world.weather().clear();
-    work_off(world).await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_replay_keeps_a_row_whose_empty_field_has_another_type_since() {
     let world = world(&[("flush.size", "3")]);
@@ -280,21 +262,20 @@ async fn a_replay_keeps_a_row_whose_empty_field_has_another_type_since() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_field_partitioner_whose_field_widens_ends_the_cut() {
-    let world = World::new(Make {
-        pairs: crate::scenarios::pairs(&[
-            ("flush.size", "2"),
-            ("partitioner.class", "field"),
-            ("partition.field.name", "v"),
-        ]),
-        path_of: |_, record, _| match record.value.as_ref().map(|value| &value["v"]) {
-            Some(Value::Number(number)) if number.is_i64() => format!("v={number}"),
-            Some(value) => format!("v={value}"),
-            None => String::new(),
-        },
-        ..Make::default()
-    });
-    crash_before_the_end_is_committed(&world, &[json!({ "v": 1 }), json!({ "v": 2.5 })]).await;
+async fn a_schema_that_grows_ends_the_cut_of_a_partitioner_that_reads_values() {
+    let keys = [("flush.size", "9"), ("partitioner.class", "field"), ("partition.field.name", "v"), ALL];
+    let path_of: PathOf =
+        |_, record, _| format!("v={}", record.value.as_ref().map_or(&Value::Null, |value| &value["v"]));
+    let world = World::new(Make { pairs: pairs(&keys), path_of, ..Make::default() });
+    let worker = Worker::start(&world, "a");
+    produce(&world, 2);
+    sleep(Duration::from_secs(2)).await;
+    // From here on v is DOUBLE, which makes no path: a replay with that type would leave out the rows before it too.
+    world.produce_bad(0, Some(r#"{"p":0,"o":2,"v":0.5}"#));
+    world.until("the cut before it", |world| world.committed(0).0 >= 2).await;
+    worker.stop().await;
+    assert_eq!(world.files().len(), 2);
+    world.expect_right();
 }
 
 #[tokio::test(start_paused = true)]

@@ -104,10 +104,11 @@ impl Scene {
             make.budget_bytes = 100_000;
         }
         let workers = rng.random_range(1..=3);
-        let storm = match rng.random_range(0..4) {
+        let storm = match rng.random_range(0..5) {
             0 => (0.0, 0.0),
             1 => (0.15, 0.0),
             2 => (0.05, 0.2),
+            3 => (0.3, 0.3),
             _ => (0.1, 0.1),
         };
         let mut acts = produce(&mut rng, make.partitions);
@@ -206,7 +207,7 @@ fn produce(rng: &mut StdRng, partitions: i32) -> Vec<(Duration, Act)> {
 
 fn faults(rng: &mut StdRng, workers: usize) -> Vec<(Duration, Act)> {
     let mut acts = Vec::new();
-    for _ in 0..rng.random_range(0..8) {
+    for _ in 0..rng.random_range(0..10) {
         let (worker, time) = (rng.random_range(0..workers), Duration::from_millis(rng.random_range(100..12_000)));
         let act = match rng.random_range(0..10) {
             0 | 1 => Act::Crash(worker),

@@ -1,4 +1,4 @@
-//! Kafka Connect's REST dialect: every path of the API that this version has is one line of the table in `routes`; a
+//! Kafka Connect's REST dialect: every path of the API that this version has is one line of the table in `routes`. A
 //! handler asks the [`Supervisor`] and puts its answer into the body that Kafka Connect 4.3.1 would have sent, member for
 //! member. Whatever goes wrong becomes one type, `error::Refusal`, and thus one shape. The offsets, topics and
 //! `/admin/loggers` endpoints are not there yet and answer 404 as unknown paths. Nothing here waits for a task: slow

@@ -265,7 +265,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
     let client = client.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let budget = Budget::new(512 << 20);
     let mut source = SourceConfig::new(client, Subscription::Topics(vec![topic.to_owned()]));
-    (source.fetch_bytes, source.queue_bytes_max) = (32 << 20, 8 << 20);
+    (source.fetch_bytes, source.queue_bytes_max) = (16 << 20, 8 << 20);
     let metrics = Metrics::default().task("bench", 0);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -7,7 +7,8 @@ use model::SchemaRef;
 use schema::TableSchema;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use tracing::info;
+use tokio::time::sleep;
+use tracing::{info, warn};
 use writer::{Created, Layout, Store};
 
 use crate::TaskError;
@@ -56,9 +57,25 @@ impl TopicSchemas {
         format!("{}/schema-{number:010}.json", self.directory(topic))
     }
 
+    /// Repeats `request` while the store does not answer, as publishing does: an outage must not fail the task.
+    async fn until_answered<T, F>(&self, request: impl Fn() -> F) -> Result<T, writer::Error>
+    where
+        F: Future<Output = Result<T, writer::Error>>,
+    {
+        loop {
+            match request().await {
+                Err(error) if error.is_transient() => {
+                    warn!(error = %error, "store does not answer, asking for the schema again");
+                    sleep(self.store.rules().redelivery).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     async fn load(&self, topic: &str, number: u32) -> Result<Option<Version>, TaskError> {
         let key = self.key(topic, number);
-        let Some(bytes) = self.store.read(&key).await? else { return Ok(None) };
+        let Some(bytes) = self.until_answered(|| self.store.read(&key)).await? else { return Ok(None) };
         let broken =
             |why: String| TaskError::Data(format!("could not read the stored schema {key}: {why}; restore the object"));
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
@@ -80,10 +97,9 @@ impl TopicSchemas {
         let mut known = match latest.get(topic) {
             Some(version) => Some(version.clone()),
             None => {
-                let numbers = self
-                    .store
-                    .list(&self.directory(topic))
-                    .await?
+                let directory = self.directory(topic);
+                let keys = self.until_answered(|| self.store.list(&directory)).await?;
+                let numbers = keys
                     .into_iter()
                     .filter_map(|key| key.rsplit_once("schema-")?.1.strip_suffix(".json")?.parse::<u32>().ok());
                 match numbers.max() {
@@ -118,7 +134,8 @@ impl TopicSchemas {
         let rows: Value = serde_json::from_str(&schema.to_json()).expect("a schema's text is JSON");
         let text = json!({ "version": number, "fingerprint": schema.fingerprint().to_string(), "schema": rows });
         let bytes = serde_json::to_vec_pretty(&text).expect("JSON values can be written");
-        match self.store.create(&self.key(topic, number), bytes.into()).await? {
+        let key = self.key(topic, number);
+        match self.until_answered(|| self.store.create(&key, bytes.clone().into())).await? {
             Created::New => {
                 info!(%topic, version = number, fields = schema.fields().len(), "schema stored");
                 let version = Version { number, schema };

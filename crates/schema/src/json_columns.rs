@@ -32,8 +32,8 @@ pub struct ReadRows {
     /// Whether some row that fits has a field the schema lacks, or a decimal where the schema says INT64. Then `columns`
     /// is not the whole truth: run [`crate::infer`], store the schema and read again; it will not say so twice.
     pub grows: bool,
-    /// Whether some row that fits has an empty object or list in a field that the schema lacks. It is left out, for its
-    /// type is not known; under a schema that has the field the row may not fit.
+    /// Whether some row that fits has an empty object or list in a field that the schema lacks: under a schema that has
+    /// the field, the row may not fit.
     pub waits: bool,
 }
 
@@ -79,7 +79,12 @@ impl JsonColumns {
         JsonColumns {
             root: StructColumn::new(schema.fields()),
             top: Top::new(schema, true, None),
-            context: Context { dialect: Dialect::Plain, report: unknown == Unknown::Report, suspect: false },
+            context: Context {
+                dialect: Dialect::Plain,
+                report: unknown == Unknown::Report,
+                suspect: false,
+                waits: false,
+            },
             parser: Parser::new(),
             schema: schema.clone(),
         }
@@ -93,8 +98,12 @@ impl JsonColumns {
         default: Option<Value>,
         replace_null_with_default: bool,
     ) -> JsonColumns {
-        let context =
-            Context { dialect: Dialect::Connect { replace_null_with_default }, report: false, suspect: false };
+        let context = Context {
+            dialect: Dialect::Connect { replace_null_with_default },
+            report: false,
+            suspect: false,
+            waits: false,
+        };
         let top = Top::new(schema, nullable, default.filter(|_| replace_null_with_default));
         let root = StructColumn::new(fields);
         JsonColumns { root, top, context, parser: Parser::new(), schema: schema.clone() }
@@ -121,13 +130,9 @@ impl JsonColumns {
             let Self { schema, root, top, context, parser } = self;
             let outcome = parser.parse(text, |nodes| read_row(schema, root, top, context, nodes));
             let reason = match outcome {
-                Ok(Ok(Fit::Whole)) => continue,
-                Ok(Ok(Fit::Grows)) => {
-                    grows = true;
-                    continue;
-                }
-                Ok(Ok(Fit::Waits)) => {
-                    waits = true;
+                Ok(Ok(row_grows)) => {
+                    grows |= row_grows;
+                    waits |= self.context.waits;
                     continue;
                 }
                 Ok(Err(fault)) => fault.to_string(),
@@ -141,25 +146,15 @@ impl JsonColumns {
     }
 }
 
-/// How a row fits.
-enum Fit {
-    /// All of it is in the columns.
-    Whole,
-    /// The schema should grow by it.
-    Grows,
-    /// It has something the schema lacks, whose type is not known.
-    Waits,
-}
-
-/// Reads one row and tells how it fits.
+/// Reads one row and tells whether the schema should grow by it.
 fn read_row(
     schema: &TableSchema,
     root: &mut StructColumn,
     top: &Top,
     context: &mut Context,
     nodes: &[Node<'_>],
-) -> Outcome<Fit> {
-    context.suspect = false;
+) -> Outcome<bool> {
+    (context.suspect, context.waits) = (false, false);
     match (nodes.first(), &top.default) {
         (None | Some(Node::Static(StaticNode::Null)), None) if top.nullable => root.push_null(),
         (None | Some(Node::Static(StaticNode::Null)), None) => {
@@ -173,9 +168,9 @@ fn read_row(
         (Some(_), _) => read_present(root, top, context, nodes)?,
     }
     if !context.suspect {
-        return Ok(Fit::Whole);
+        return Ok(false);
     }
-    Ok(if grow(schema, nodes)?.is_some() { Fit::Grows } else { Fit::Waits })
+    Ok(grow(schema, nodes)?.is_some())
 }
 
 fn read_present(root: &mut StructColumn, top: &Top, context: &mut Context, nodes: &[Node<'_>]) -> Outcome<()> {
@@ -222,7 +217,11 @@ mod tests {
                 } else {
                     array_value_to_string(&read.columns, 0).unwrap()
                 },
-                if read.grows { " grows" } else { "" }
+                match (read.grows, read.waits) {
+                    (true, _) => " grows",
+                    (false, true) => " waits",
+                    (false, false) => "",
+                }
             ),
             [(0, reason)] => {
                 assert!(read.columns.is_null(0) && !read.grows);
@@ -258,7 +257,9 @@ mod tests {
             ("a BIGINT", "", "null"),
             ("a BIGINT", r#"{"a":1.5}"#, "{a: } grows"),
             ("a BIGINT", r#"{"b":1}"#, "{a: } grows"),
-            ("a BIGINT", r#"{"b":[],"c":{"d":null}}"#, "{a: }"),
+            ("a BIGINT", r#"{"b":[],"c":{"d":null}}"#, "{a: } waits"),
+            ("a BIGINT", r#"{"b":null}"#, "{a: }"),
+            ("a BIGINT", r#"{"b":{"d":{}}}"#, "{a: } waits"),
             ("a BIGINT", r#"{"b":[1,"x"]}"#, "field b: the elements of a list are INT64 and STRING"),
             (
                 "s ARRAY<STRUCT<x: BIGINT>>",

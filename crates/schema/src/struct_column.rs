@@ -35,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) report: bool,
     /// Whether the row has something that may make the schema grow.
     pub(crate) suspect: bool,
+    /// Whether it has something that is not null in a field that the schema lacks.
+    pub(crate) waits: bool,
 }
 
 impl Context {
@@ -183,7 +185,10 @@ impl StructColumn {
                 return Err(Fault::new("an object key is no string"));
             };
             let Some(index) = self.find(name, expected) else {
-                context.suspect |= context.report && has_value(nodes, at + 1);
+                if context.report && !matches!(nodes[at + 1], Node::Static(StaticNode::Null)) {
+                    context.waits = true;
+                    context.suspect |= has_value(nodes, at + 1);
+                }
                 at = skip(nodes, at + 1);
                 continue;
             };

@@ -136,7 +136,7 @@ impl House {
         let tasks = self.running_tasks.fetch_add(1, Ordering::Relaxed) + 1;
         let _running = Running(&self.running_tasks);
         let mut source_config = SourceConfig::new(client, source::subscription(&settings)?);
-        source_config.fetch_bytes = (self.budget.limit() / 16 / tasks).clamp(2 << 20, 64 << 20);
+        source_config.fetch_bytes = (self.budget.limit() / 32 / tasks).clamp(2 << 20, 64 << 20);
         source_config.queue_bytes_max = (self.budget.limit() / 64 / tasks).clamp(1 << 20, 32 << 20);
         source_config.revoke_timeout = self.worker.graceful_timeout;
         let queues = self.budget.share();

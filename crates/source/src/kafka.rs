@@ -45,7 +45,7 @@ pub struct SourceConfig {
 }
 
 impl SourceConfig {
-    /// The usual bounds: 64 MiB waiting, 64 MiB fetched, batches of 16,384 records or 8 MiB, 30 s for a revoke.
+    /// The usual bounds: 64 MiB waiting, 64 MiB fetched, batches of 4,096 records (they stay in the cache) or 8 MiB, 30 s for a revoke.
     pub fn new(client: BTreeMap<String, String>, subscription: Subscription) -> Self {
         Self {
             client,
@@ -53,7 +53,7 @@ impl SourceConfig {
             with_headers: false,
             queue_bytes_max: 64 << 20,
             fetch_bytes: 64 << 20,
-            batch_rows_max: 16_384,
+            batch_rows_max: 4_096,
             batch_bytes_max: 8 << 20,
             revoke_timeout: Duration::from_secs(30),
             commit_timeout: Duration::from_secs(20),

@@ -1,0 +1,244 @@
+//! What becomes of the rows of a batch: decoded, typed, fitted to the schema of the open cut, placed, appended.
+
+use model::{Batch, CutReason, Offset, RawBatch, Rejected, SchemaRef, Stage, Values};
+use schema::{TableSchema, merge, project};
+use tracing::warn;
+use writer::{OpenCut, Placed, Split};
+
+use super::Lane;
+use crate::schemas::Version;
+use crate::{TaskError, Tolerance};
+
+impl Lane {
+    /// Writes the rows of `raw` that can be written; the first one that must not be left out is the error.
+    pub(super) async fn write(&mut self, raw: &RawBatch) -> Result<(), TaskError> {
+        let Some(last) = raw.offsets.last().copied().and_then(Offset::new) else { return Ok(()) };
+        self.parts.metrics.read(raw.len(), raw.bytes());
+        let decoded = self.converter.decode(raw).await?;
+        let mut fault = None;
+        let fence = self.tolerate(&decoded.rejected, &mut fault);
+        for batch in decoded.batches {
+            let within = batch.offsets.partition_point(|offset| fence.is_none_or(|fence| *offset < fence.get()));
+            let batch = if within < batch.len() { batch.slice(0, within) } else { batch };
+            let earlier = self.write_batch(batch).await?;
+            if earlier.is_some() {
+                fault = earlier;
+                break;
+            }
+        }
+        match fault {
+            Some(fault) => Err(fault),
+            None => {
+                self.position = last.next();
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts rejected records. With `errors.tolerance=none` the first one is the task's fault, and rows from its offset on
+    /// must not be written.
+    fn tolerate(&self, rejected: &[Rejected], fault: &mut Option<TaskError>) -> Option<Offset> {
+        let first = rejected.first()?;
+        self.parts.metrics.rejected(rejected);
+        match self.parts.recipe.tolerance {
+            Tolerance::All => {
+                warn!(records = rejected.len(), first = %first, stage = first.stage.as_str(), "records left out");
+                None
+            }
+            Tolerance::None => {
+                *fault = Some(TaskError::Record { rejected: first.clone() });
+                Some(first.at.offset)
+            }
+        }
+    }
+
+    /// The rows of `batch` that go on.
+    fn admit(&self, batch: Batch, rejected: &[Rejected], fault: &mut Option<TaskError>) -> Batch {
+        if rejected.is_empty() {
+            return batch;
+        }
+        match self.tolerate(rejected, fault) {
+            Some(_) => batch.slice(0, rejected[0].row),
+            None => batch.select(&without(rejected, batch.len())),
+        }
+    }
+
+    /// Writes what can be written and returns the fault that the task must stop for, if there is one.
+    async fn write_batch(&mut self, mut batch: Batch) -> Result<Option<TaskError>, TaskError> {
+        let (mut fault, mut waits) = (None, false);
+        let version = match &batch.values {
+            Values::Schemaless(texts) if self.parts.recipe.files.format.needs_columns() => {
+                let rows = self.parts.typing.read(texts).await?;
+                let reject = |(row, reason): (usize, String)| Rejected {
+                    row,
+                    at: batch.position(row),
+                    stage: Stage::ValueConverter,
+                    reason,
+                };
+                let rejected: Vec<Rejected> = rows.rejected.into_iter().map(reject).collect();
+                waits = rows.waits;
+                batch.values = Values::Typed(rows.columns);
+                batch = self.admit(batch, &rejected, &mut fault);
+                Some(self.parts.typing.version())
+            }
+            Values::Schemaless(_) => None,
+            Values::Typed(columns) => {
+                let schema = TableSchema::new(columns.fields()).map_err(|error| TaskError::Data(error.to_string()))?;
+                Some(Version::given(schema))
+            }
+        };
+        match self.parts.recipe.null_values.sift(&batch) {
+            Ok(None) => {}
+            Ok(Some(sifted)) => batch = sifted,
+            Err(tombstone) => {
+                let within = batch.offsets.partition_point(|offset| *offset < tombstone.at.offset.get());
+                batch = batch.slice(0, within);
+                fault = Some(TaskError::Data(tombstone.to_string()));
+            }
+        }
+        if let Some(rejected) = no_columns(&batch) {
+            batch = self.admit(batch, &rejected, &mut fault);
+        }
+        // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too.
+        if !batch.is_empty() || version.as_ref().is_some_and(|version| version.number > 0) {
+            self.fit_schema(version).await?;
+        }
+        if !batch.is_empty() {
+            self.waits |= waits;
+            self.place(batch, &mut fault).await?;
+            self.waits |= waits;
+        }
+        Ok(fault)
+    }
+
+    /// Makes the open cut ready for rows of `version`: its rows are brought to a newer version of the same schema, or it
+    /// is closed.
+    async fn fit_schema(&mut self, version: Option<Version>) -> Result<(), TaskError> {
+        let reference = |version: &Option<Version>| version.as_ref().map(Version::reference);
+        if reference(&self.schema) == reference(&version) {
+            return Ok(());
+        }
+        let name = reference(&version).map(schema_name).unwrap_or_default();
+        self.context = self.parts.recipe.files_with_schema(&name);
+        match (&self.schema, &version) {
+            (Some(held), Some(new)) if self.can_grow() && is_growth(held, new) => {
+                let (schema, target) = (new.schema.arrow().clone(), new.schema.clone());
+                self.open.reschema(self.context.clone(), &schema, &|rows| {
+                    project(rows, &target).expect("is_growth: every row of the old schema is one of the new")
+                });
+            }
+            _ => {
+                self.close_open(CutReason::SchemaChange).await?;
+                self.open = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), self.open.nonce());
+            }
+        }
+        self.schema = version;
+        Ok(())
+    }
+
+    /// Whether the rows of the open cut may be brought to a wider schema: a replay, which reads them with that schema at
+    /// once, must come to the same rows and paths.
+    fn can_grow(&self) -> bool {
+        let is_free = !self.open.is_empty() && !self.open.encoded_anything();
+        is_free && !self.waits && !self.partitioner.reads_values()
+    }
+
+    async fn place(&mut self, mut batch: Batch, fault: &mut Option<TaskError>) -> Result<(), TaskError> {
+        if let Some(reason) = self.due() {
+            self.close_open(reason).await?;
+        }
+        let clock_ms = match (&self.parts.replay, self.clock_ms) {
+            (Some((_, plan)), _) => plan.clock_ms,
+            (None, Some(clock_ms)) => clock_ms,
+            (None, None) => self.parts.clock.now_ms(),
+        };
+        let mut placed = self.partitioner.split(&batch, clock_ms);
+        if !placed.rejected.is_empty() {
+            let rejected = std::mem::take(&mut placed.rejected);
+            let rows = match self.tolerate(&rejected, fault) {
+                Some(_) => (0..rejected[0].row as u32).collect(),
+                None => without(&rejected, batch.len()),
+            };
+            (batch, placed) = (batch.select(&rows), placed.select(&rows));
+        }
+        let mut from = 0;
+        while from < batch.len() {
+            let now_ms = self.parts.clock.now_ms();
+            let verdict = match self.parts.replay {
+                Some(_) => writer::Verdict { append: batch.len() - from, cut: None },
+                None => self.parts.recipe.rotation.verdict(&self.state, &placed, &batch.input_bytes, from, now_ms),
+            };
+            assert!(verdict.append > 0 || !self.open.is_empty(), "rotation never cuts a cut without rows");
+            self.append(&batch, &placed, from, verdict.append, now_ms, clock_ms)?;
+            from += verdict.append;
+            if let Some(reason) = verdict.cut {
+                self.close_open(reason).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        batch: &Batch,
+        placed: &Placed,
+        from: usize,
+        count: usize,
+        now_ms: i64,
+        clock_ms: i64,
+    ) -> Result<(), TaskError> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.clock_ms = Some(clock_ms);
+        match &placed.split {
+            Split::One(path) => self.open.append(&batch.slice(from, count), path)?,
+            Split::Many { paths, of_row } => {
+                let mut rows_of_path: Vec<Vec<u32>> = vec![Vec::new(); paths.len()];
+                for (row, path) in (from..).zip(&of_row[from..from + count]) {
+                    rows_of_path[*path as usize].push(row as u32);
+                }
+                for (path, rows) in paths.iter().zip(&rows_of_path).filter(|(_, rows)| !rows.is_empty()) {
+                    let (first, last) = (rows[0] as usize, rows[rows.len() - 1] as usize);
+                    let is_run = last - first + 1 == rows.len();
+                    let rows = if is_run { batch.slice(first, rows.len()) } else { batch.select(rows) };
+                    self.open.append(&rows, path)?;
+                }
+            }
+        }
+        let bytes = batch.input_bytes[from..from + count].iter().map(|bytes| u64::from(*bytes)).sum();
+        self.state.appended(placed, from, count, bytes, now_ms);
+        self.position = batch.offset(from + count - 1).next();
+        self.parts.metrics.written(count);
+        Ok(())
+    }
+}
+
+/// How files name their schema.
+fn schema_name(reference: SchemaRef) -> String {
+    format!("{}-{}", reference.version, reference.fingerprint)
+}
+
+/// Whether rows of `old` can be brought to `new`.
+fn is_growth(old: &Version, new: &Version) -> bool {
+    old.number > 0 && new.number > old.number && merge(&old.schema, &new.schema).is_ok_and(|both| both == new.schema)
+}
+
+/// The rows of a batch of `len` rows that are not rejected.
+fn without(rejected: &[Rejected], len: usize) -> Vec<u32> {
+    let mut rejected = rejected.iter().map(|rejected| rejected.row).peekable();
+    (0..len).filter(|row| rejected.next_if_eq(row).is_none()).map(|row| row as u32).collect()
+}
+
+/// Rows without any column cannot be in a table: while only empty objects came, no schema is known.
+fn no_columns(batch: &Batch) -> Option<Vec<Rejected>> {
+    let Values::Typed(columns) = &batch.values else { return None };
+    if columns.num_columns() > 0 || batch.is_empty() {
+        return None;
+    }
+    let reason = "no record of the topic had a field with a value yet, so its schema cannot be inferred; give \
+                  value.converter.schema";
+    let reject =
+        |row| Rejected { row, at: batch.position(row), stage: Stage::ValueConverter, reason: reason.to_owned() };
+    Some((0..batch.len()).map(reject).collect())
+}
