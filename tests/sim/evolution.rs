@@ -297,3 +297,24 @@ async fn a_replay_leaves_out_the_records_that_were_left_out_before() {
         work_off(&world).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_leaves_out_what_another_lane_s_version_made_a_fault() {
+    let keys = pairs(&[("rotate.interval.ms", "8000"), ALL]);
+    let world = World::new(Make { partitions: 2, pairs: keys, ..Make::default() });
+    let first = Worker::start(&world, "first");
+    produce(&world, 1);
+    sleep(Duration::from_secs(2)).await;
+    // The other lane makes `new` a text, so the number that comes next does not fit; the cut's row is older than that.
+    world.produce(1, json!({ "new": "text" }));
+    sleep(Duration::from_secs(2)).await;
+    world.produce_bad(0, Some(r#"{"p":0,"o":1,"v":2,"new":5}"#));
+    world.weather().order_commits(|commits| match commits[0].metadata.as_str() {
+        "" => CommitFate::Refuse,
+        _ => CommitFate::Apply,
+    });
+    world.until("an object whose end is not committed", |world| !world.files().is_empty()).await;
+    first.kill().await;
+    world.weather().clear();
+    work_off(&world).await;
+}

@@ -11,8 +11,10 @@ use crate::taps::Bend;
 /// Seeds of `cargo test`; `SLUICE_SIM_SEEDS` asks for more.
 const SEEDS: u64 = 200;
 
-/// Seeds that once found a defect. They are played every time.
-const REGRESSIONS: &[u64] = &[];
+/// Seeds that find a defect which was there: records that a replay took though they had been left out before (83, 196),
+/// the end of a topic that was never committed (86), a lane that was assigned again beside its older self (322). They
+/// are played every time; when [`Scene::draw`] changes they become other worlds, and the directed tests remain.
+const REGRESSIONS: &[u64] = &[83, 86, 196, 322];
 
 /// Seeds after which a broken protocol must have been noticed.
 const SEEDS_TO_NOTICE: u64 = 300;
@@ -69,18 +71,16 @@ fn the_same_seed_twice_is_the_same_world() {
     }
 }
 
-fn first_wrong(bend: Bend) -> Option<(u64, Outcome)> {
-    (0..SEEDS_TO_NOTICE).map(|seed| (seed, play(seed, bend))).find(|(_, outcome)| !outcome.wrong.is_empty())
+fn first_wrong(bend: Bend) -> Option<u64> {
+    (0..SEEDS_TO_NOTICE).find(|seed| !play(*seed, bend).wrong.is_empty())
 }
 
 #[test]
 fn without_plans_some_world_goes_wrong() {
-    let (seed, outcome) = first_wrong(Bend::NoPlans).expect("nobody needs plans?");
-    eprintln!("{seed} {:?}", outcome.wrong);
+    assert!(first_wrong(Bend::NoPlans).is_some(), "nobody needs plans?");
 }
 
 #[test]
 fn with_unknown_commits_said_again_some_world_goes_wrong() {
-    let (seed, outcome) = first_wrong(Bend::RepeatUnknown).expect("nobody needs to rejoin?");
-    eprintln!("{seed} {:?}", outcome.wrong);
+    assert!(first_wrong(Bend::RepeatUnknown).is_some(), "nobody needs to rejoin?");
 }

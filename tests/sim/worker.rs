@@ -34,9 +34,11 @@ struct Doom {
     frozen_until: Option<Instant>,
 }
 
+type Running = Pin<Box<dyn Future<Output = Result<(), TaskError>> + Send>>;
+
 /// A task that may be dropped after a number of polls, or not be polled for a while.
 struct Mortal {
-    task: Option<Pin<Box<dyn Future<Output = Result<(), TaskError>> + Send>>>,
+    task: Option<Running>,
     doom: Arc<Mutex<Doom>>,
     thaw: Option<Pin<Box<Sleep>>>,
 }

@@ -292,7 +292,8 @@ impl World {
             }
         }
         let (mut replaced, mut made_twice) = (self.0.objects.replaced(), self.truth().made_twice.clone());
-        (replaced.sort_unstable(), made_twice.sort_unstable());
+        replaced.sort_unstable();
+        made_twice.sort_unstable();
         if replaced != made_twice {
             wrong.push(format!("{replaced:?} were written over, of which {made_twice:?} with the same rows"));
         }

@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn problems_read_as_kafka_connects() {
-        let cases: &[(&Key, &[(&str, &str)], &str)] = &[
+        type Case<'a> = (&'a Key, &'a [(&'a str, &'a str)], &'a str);
+        let cases: &[Case<'_>] = &[
             (&SIZE, &[], "Missing required configuration \"size\" which has no default value."),
             (&SIZE, &[("size", "x")], "Invalid value x for configuration size: Not a number of type INT"),
             (
