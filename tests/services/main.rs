@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod bad_input;
+mod conformance;
 mod harness;
 mod main_job;
 mod settings;
@@ -10,5 +11,8 @@ mod streams;
 mod support;
 
 fn main() -> ExitCode {
-    tests::ring::main(&[harness::TESTS, main_job::TESTS, streams::TESTS, settings::TESTS, bad_input::TESTS].concat())
+    tests::ring::main(
+        &[harness::TESTS, main_job::TESTS, streams::TESTS, settings::TESTS, bad_input::TESTS, conformance::TESTS]
+            .concat(),
+    )
 }

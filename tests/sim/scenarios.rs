@@ -179,7 +179,7 @@ async fn zombie_cannot_commit_or_overwrite() {
 
 #[tokio::test(start_paused = true)]
 async fn a_loop_that_stands_still_through_a_rebalance_reads_everything_again() {
-    let world = world(&[("flush.size", "1000")]);
+    let world = world(&[("rotate.interval.ms", "4000")]);
     produce(&world, 10);
     let frozen = Worker::start(&world, "frozen");
     sleep(Duration::from_secs(1)).await;
@@ -187,10 +187,10 @@ async fn a_loop_that_stands_still_through_a_rebalance_reads_everything_again() {
     let other = Worker::start(&world, "other");
     world.until("the group did not wait", |world| world.generation() == 2).await;
     produce(&world, 10);
-    sleep(Duration::from_secs(6)).await;
-    other.stop().await;
-    sleep(Duration::from_secs(12)).await;
+    // It hears that it lost the partition and that it has it again in one breath.
+    world.until("one lane of it reads everything", World::is_done).await;
     frozen.stop().await;
+    other.stop().await;
     world.expect_whole();
 }
 

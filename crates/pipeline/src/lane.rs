@@ -399,11 +399,11 @@ impl Lane {
         self.state.reset();
         self.parts.outbox.tell(FromLane::Closed { to: range.end() });
         let cut = ClosedCut { open, range, plan, reason, is_replay, share };
-        self.parts
-            .closed
-            .send(cut)
-            .await
-            .map_err(|_| TaskError::Transient(format!("the publisher of {} has ended", self.parts.topic_partition)))
+        if self.parts.closed.send(cut).await.is_err() {
+            // The publisher ended with an error, which ends the task and with it this lane: that error is the one to tell.
+            std::future::pending::<()>().await;
+        }
+        Ok(())
     }
 
     async fn close(&mut self, reason: CutReason) -> Result<(), TaskError> {

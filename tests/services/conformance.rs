@@ -1,0 +1,98 @@
+//! The conformance suites of the traits on the real parts: a Kafka broker under three protocols, MinIO, LocalStack.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use model::{Config, Settings, TopicPartition};
+use source::conformance::World;
+use source::{KafkaSource, Source, SourceConfig, Subscription};
+use tests::ring::{Outcome, Test, block_on};
+use tests::{Kafka, Need, Record, S3, Services, unique};
+use writer::{Environment, ObjectCommitter, Store};
+
+/// One for each protocol and store.
+pub(crate) const TESTS: &[Test] = &[
+    Test {
+        name: "kafka_source_conforms_under_kip_848",
+        needs: &[Need::Kafka],
+        run: || source_conforms("kip-848", KIP_848),
+    },
+    Test {
+        name: "kafka_source_conforms_when_cooperative",
+        needs: &[Need::Kafka],
+        run: || source_conforms("sticky", STICKY),
+    },
+    Test { name: "kafka_source_conforms_when_eager", needs: &[Need::Kafka], run: || source_conforms("range", RANGE) },
+    Test {
+        name: "store_and_committer_conform_on_minio",
+        needs: &[Need::Minio],
+        run: || store_conforms(Services::minio()?),
+    },
+    Test {
+        name: "store_and_committer_conform_on_localstack",
+        needs: &[Need::Localstack],
+        run: || store_conforms(Services::localstack()?),
+    },
+];
+
+const KIP_848: &[(&str, &str)] = &[("group.protocol", "consumer")];
+const STICKY: &[(&str, &str)] =
+    &[("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "6000")];
+const RANGE: &[(&str, &str)] = &[("partition.assignment.strategy", "range"), ("session.timeout.ms", "6000")];
+
+struct Broker {
+    kafka: &'static Kafka,
+    properties: &'static [(&'static str, &'static str)],
+}
+
+#[async_trait]
+impl World for Broker {
+    async fn create_topic(&mut self, topic: &str, partitions: i32) {
+        self.kafka.create_topic(topic, partitions.unsigned_abs()).unwrap();
+    }
+
+    async fn produce(&mut self, lane: &TopicPartition, values: &[String]) {
+        let record = |value: &String| Record { partition: Some(lane.partition), ..Record::of(value.clone()) };
+        self.kafka.produce(&lane.topic, &values.iter().map(record).collect::<Vec<_>>()).unwrap();
+    }
+
+    async fn join(&mut self, group: &str, topic: &str) -> Box<dyn Source> {
+        let fixed = [("bootstrap.servers", self.kafka.bootstrap()), ("group.id", group)];
+        let client: BTreeMap<String, String> =
+            fixed.iter().chain(self.properties).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Box::new(KafkaSource::new(SourceConfig::new(client, Subscription::Topics(vec![topic.to_owned()]))).unwrap())
+    }
+
+    async fn fence(&mut self, _group: &str) -> bool {
+        // A broker takes a member away only when it falls silent, which a test cannot make a living one do.
+        false
+    }
+}
+
+fn source_conforms(stem: &str, properties: &'static [(&'static str, &'static str)]) -> Outcome {
+    let mut broker = Broker { kafka: Services::kafka()?, properties };
+    let prefix = unique(stem);
+    block_on(async { source::conformance::all(&mut broker, &prefix).await });
+    Ok(())
+}
+
+fn store_conforms(s3: &S3) -> Outcome {
+    let bucket = unique("conformance");
+    s3.create_bucket(&bucket)?;
+    let config: Config = [
+        ("s3.bucket.name", bucket.as_str()),
+        ("s3.region", S3::REGION),
+        ("store.url", s3.endpoint()),
+        ("aws.access.key.id", s3.access_key()),
+        ("aws.secret.access.key", s3.secret_key()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    let store = Store::open(&Settings::new(config), &Environment::default())?;
+    block_on(async {
+        store.probe().await?;
+        writer::conformance::store(&store).await;
+        writer::conformance::committer(&ObjectCommitter::new(store.clone()), &store, "conformance").await;
+        Ok(())
+    })
+}
