@@ -44,6 +44,7 @@ struct Cost {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    source::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("--side") => {

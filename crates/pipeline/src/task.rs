@@ -259,8 +259,10 @@ impl Loop {
                 for one in assigned {
                     let topic_partition = one.topic_partition.clone();
                     self.open_lane(one)?;
-                    if wanted == Wanted::Pause {
-                        self.task.source.pause(&[topic_partition]);
+                    match wanted {
+                        Wanted::Pause => self.task.source.pause(&[topic_partition]),
+                        // It may have been paused on its way out, when it was ours before.
+                        Wanted::Run | Wanted::Stop => self.task.source.resume(&[topic_partition]),
                     }
                 }
                 self.task.metrics.rebalanced(self.lanes.len());

@@ -11,6 +11,7 @@
 //!    +------ OffsetCommit (offset, metadata) <--lease-- Source::commit
 //! ```
 
+mod allocator;
 mod code;
 mod collect;
 pub mod conformance;
@@ -26,6 +27,7 @@ mod pattern;
 mod poll;
 pub mod properties;
 
+pub use allocator::keep_freed_memory;
 pub use embedded::{EmbeddedBroker, EmbeddedError, KEPT_BYTES_MAX, KEPT_RECORDS_MAX, Producer};
 pub use kafka::{KafkaSource, SourceConfig, cluster_id};
 pub use keys::{KEYS, Subscription, check, subscription};
