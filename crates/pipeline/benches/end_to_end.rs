@@ -1,5 +1,6 @@
 //! From a real broker to Parquet: sluice's own pipeline beside the plain loop (poll, arrow-json, ArrowWriter and nothing
-//! else), each in a process of its own under the same allocator, several times in turn.
+//! else), each in a process of its own under the same allocator, several times in turn. Each runs twice in a row; the
+//! first run warms broker and machine and does not count.
 //!
 //! `cargo bench -p pipeline --bench end_to_end`. Environment: `SLUICE_BENCH_RECORDS` (default 2,000,000),
 //! `SLUICE_BENCH_ROUNDS` (3), `SLUICE_TEST_KAFKA` (a running broker instead of an own one).
@@ -44,7 +45,6 @@ struct Cost {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    source::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("--side") => {
@@ -76,12 +76,8 @@ fn compare() -> Result<(), Box<dyn Error>> {
     let mut costs: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
     for _ in 0..rounds {
         for side in ["plain", "sluice"] {
-            let output = Command::new(std::env::current_exe()?)
-                .args(["--side", side, kafka.bootstrap(), &topic, &records.to_string()])
-                .stderr(std::process::Stdio::inherit())
-                .output()?;
-            let text = String::from_utf8(output.stdout)?;
-            let cost: Cost = serde_json::from_str(text.trim()).map_err(|error| format!("{side}: {error}: {text}"))?;
+            run(side, kafka.bootstrap(), &topic, records)?;
+            let cost = run(side, kafka.bootstrap(), &topic, records)?;
             print(side, cost);
             costs.entry(side).or_default().push(cost);
         }
@@ -101,6 +97,16 @@ fn compare() -> Result<(), Box<dyn Error>> {
     );
     tests::stop_all();
     Ok(())
+}
+
+/// One side in a process of its own.
+fn run(side: &str, bootstrap: &str, topic: &str, records: u64) -> Result<Cost, Box<dyn Error>> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["--side", side, bootstrap, topic, &records.to_string()])
+        .stderr(std::process::Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    serde_json::from_str(text.trim()).map_err(|error| format!("{side}: {error}: {text}").into())
 }
 
 fn print(side: &str, cost: Cost) {

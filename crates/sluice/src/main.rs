@@ -37,7 +37,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
 fn main() -> ExitCode {
-    source::keep_freed_memory();
     let arguments = cli::Arguments::parse();
     logging::start(arguments.command.quiet());
     let done = match arguments.command {

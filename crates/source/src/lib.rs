@@ -11,7 +11,6 @@
 //!    +------ OffsetCommit (offset, metadata) <--lease-- Source::commit
 //! ```
 
-mod allocator;
 mod code;
 mod collect;
 pub mod conformance;
@@ -27,7 +26,6 @@ mod pattern;
 mod poll;
 pub mod properties;
 
-pub use allocator::keep_freed_memory;
 pub use embedded::{EmbeddedBroker, EmbeddedError, KEPT_BYTES_MAX, KEPT_RECORDS_MAX, Producer};
 pub use kafka::{KafkaSource, SourceConfig, cluster_id};
 pub use keys::{KEYS, Subscription, check, subscription};

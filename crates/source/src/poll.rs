@@ -62,17 +62,7 @@ impl Poll {
         let buffer = MessageBuffer::new(MESSAGES_PER_CALL_MAX);
         let (positions_told, warned) = (Instant::now(), HashMap::new());
         let native = Some(native);
-        Self {
-            shared,
-            native,
-            topics,
-            collector,
-            buffer,
-            positions_told,
-            warned,
-            missing: Vec::new(),
-            is_over: false,
-        }
+        Self { shared, native, topics, collector, buffer, positions_told, warned, missing: Vec::new(), is_over: false }
     }
 
     /// Polls until it is told to close.
