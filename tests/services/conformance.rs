@@ -1,14 +1,15 @@
 //! The conformance suites of the traits on the real parts: a Kafka broker under three protocols, MinIO, LocalStack.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{Config, Settings, TopicPartition};
 use source::conformance::World;
-use source::{KafkaSource, Source, SourceConfig, Subscription};
+use source::{KafkaSource, Recovery, Source, SourceConfig, Subscription};
 use tests::ring::{Outcome, Test, block_on};
 use tests::{Kafka, Need, Record, S3, Services, unique};
-use writer::{Environment, ObjectCommitter, Store};
+use writer::{Environment, ObjectCommitter, OnExisting, Store};
 
 /// One for each protocol and store.
 pub(crate) const TESTS: &[Test] = &[
@@ -45,6 +46,13 @@ struct Broker {
     properties: &'static [(&'static str, &'static str)],
 }
 
+impl Broker {
+    fn client(&self, group: &str) -> BTreeMap<String, String> {
+        let fixed = [("bootstrap.servers", self.kafka.bootstrap()), ("group.id", group)];
+        fixed.iter().chain(self.properties).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+}
+
 #[async_trait]
 impl World for Broker {
     async fn create_topic(&mut self, topic: &str, partitions: i32) {
@@ -57,10 +65,14 @@ impl World for Broker {
     }
 
     async fn join(&mut self, group: &str, topic: &str) -> Box<dyn Source> {
-        let fixed = [("bootstrap.servers", self.kafka.bootstrap()), ("group.id", group)];
-        let client: BTreeMap<String, String> =
-            fixed.iter().chain(self.properties).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let client = self.client(group);
         Box::new(KafkaSource::new(SourceConfig::new(client, Subscription::Topics(vec![topic.to_owned()]))).unwrap())
+    }
+
+    async fn join_with(&mut self, group: &str, topic: &str, recovery: Arc<dyn Recovery>) -> Option<Box<dyn Source>> {
+        let mut config = SourceConfig::new(self.client(group), Subscription::Topics(vec![topic.to_owned()]));
+        config.recovery = Some(recovery);
+        Some(Box::new(KafkaSource::new(config).unwrap()))
     }
 
     async fn fence(&mut self, _group: &str) -> bool {
@@ -90,9 +102,17 @@ fn store_conforms(s3: &S3) -> Outcome {
     .into();
     let store = Store::open(&Settings::new(config), &Environment::default())?;
     block_on(async {
-        store.probe().await?;
+        store.probe("_sluice/probe").await?;
         writer::conformance::store(&store).await;
-        writer::conformance::committer(&ObjectCommitter::new(store.clone()), &store, "conformance").await;
+        writer::conformance::committer(&ObjectCommitter::new(store.clone(), OnExisting::Fail), &store, "conformance")
+            .await;
+        writer::conformance::newest(&store, "newest").await;
+        if writer::conformance::orphans(&store, "orphans").await == 0 {
+            return Err("the store keeps no unfinished uploads".into());
+        }
+        if !writer::conformance::refuses_to_replace_by_completion(&store, "completions").await {
+            return Err("the store replaced an object by completing an upload".into());
+        }
         Ok(())
     })
 }

@@ -4,15 +4,33 @@ use std::process::ExitCode;
 
 mod bad_input;
 mod conformance;
+mod frontier;
+mod groups;
 mod harness;
 mod main_job;
+mod memory;
+mod outside;
+mod recovery;
 mod settings;
+mod store_faults;
 mod streams;
 mod support;
 
 fn main() -> ExitCode {
     tests::ring::main(
-        &[harness::TESTS, main_job::TESTS, streams::TESTS, settings::TESTS, bad_input::TESTS, conformance::TESTS]
-            .concat(),
+        &[
+            harness::TESTS,
+            main_job::TESTS,
+            streams::TESTS,
+            settings::TESTS,
+            bad_input::TESTS,
+            groups::TESTS,
+            frontier::TESTS,
+            recovery::TESTS,
+            store_faults::TESTS,
+            memory::TESTS,
+            conformance::TESTS,
+        ]
+        .concat(),
     )
 }

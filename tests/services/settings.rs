@@ -105,8 +105,12 @@ fn given_schema() -> Outcome {
         "outputs: struct<will_buy_insurance: bool, confidence: double>",
     ];
     assert_eq!(columns(&scene, &scene.objects()?[0])?, expected);
-    let hidden =
-        scene.store.list(&scene.bucket, "")?.into_iter().filter(|object| object.key.contains("/_sluice/")).count();
+    let hidden = scene
+        .store
+        .list(&scene.bucket, "")?
+        .into_iter()
+        .filter(|object| object.key.contains("/_sluice/schema-"))
+        .count();
     assert_eq!(hidden, 0, "a given schema is not stored");
     Ok(())
 }

@@ -8,7 +8,7 @@ use source::CommitFate;
 use tokio::time::sleep;
 use writer::{Fate, Request};
 
-use crate::scenarios::{pairs, produce, world};
+use crate::scenarios::{pairs, produce, until_first_plan, world};
 use crate::truth::PathOf;
 use crate::worker::Worker;
 use crate::world::{Make, World};
@@ -115,10 +115,10 @@ async fn tombstones_fail_the_task_by_default_even_with_tolerance() {
 async fn offsets_without_records_at_the_end_are_committed() {
     let world = world(&[("flush.size", "2")]);
     produce(&world, 2);
-    world.log().skip("t", 0, 3);
+    world.skip(0, 3);
     let worker = Worker::start(&world, "a");
     world.until("the end", World::is_done).await;
-    world.log().skip("t", 0, 2);
+    world.skip(0, 2);
     world.until("the end again", World::is_done).await;
     worker.stop().await;
     world.expect_whole();
@@ -285,11 +285,7 @@ async fn a_replay_leaves_out_the_records_that_were_left_out_before() {
         produce(&world, 1);
         world.produce_bad(0, Some(bad));
         produce(&world, 1);
-        let mut commits = 0;
-        world.weather().order_commits(move |_| {
-            commits += 1;
-            if commits == 1 { CommitFate::Apply } else { CommitFate::Refuse }
-        });
+        world.weather().order_commits(until_first_plan());
         let first = Worker::start(&world, "first");
         world.until("an object whose end is not committed", |world| !world.files().is_empty()).await;
         first.kill().await;

@@ -3,12 +3,24 @@
 use std::sync::Arc;
 
 use model::{Fingerprint, Settings};
-use pipeline::{Recipe, Tolerance, TopicSchemas};
+use pipeline::{Recipe, StoreRecovery, Tolerance, TopicSchemas};
 use schema::{CONVERTERS, Part};
-use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, partitioner_plugin};
+use source::Recovery;
+use writer::{FileContext, FileLimits, Layout, NullValues, OnExisting, Rotation, Store, partitioner_plugin};
 
 /// Keys and values of a connector.
 pub(crate) type Pairs = Vec<(&'static str, String)>;
+
+/// Keys that decide where a cut ends, or what happens to it, and nothing about its objects.
+const SHAPELESS: [&str; 7] = [
+    "flush.size",
+    "flush.bytes",
+    "rotate.interval.ms",
+    "rotate.schedule.interval.ms",
+    "partitioner.max.open.files",
+    "on.existing.object",
+    "on.data.loss",
+];
 
 /// What every connector here has in common; `pairs` may say otherwise.
 pub(crate) fn settings(pairs: &[(&'static str, String)]) -> Settings {
@@ -18,13 +30,31 @@ pub(crate) fn settings(pairs: &[(&'static str, String)]) -> Settings {
     Settings::new(all.map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
 }
 
+/// What finds out from the objects in `store` where lanes were, when the group has forgotten it.
+pub(crate) fn recovery(pairs: &[(&'static str, String)], store: &Store) -> Arc<dyn Recovery> {
+    let settings = settings(pairs);
+    let format = writer::format(&settings).expect("the keys are right");
+    let layout = Layout::new(&settings, format.extension()).expect("the keys are right");
+    let on_existing = OnExisting::new(&settings).expect("the keys are right");
+    let on_data_loss = source::on_data_loss(&settings).expect("the keys are right");
+    Arc::new(StoreRecovery::new(store.clone(), layout, format, on_existing, on_data_loss))
+}
+
 /// The recipe that `pairs` give for lanes that write to `store`, and the schemas beside the objects.
-pub(crate) fn recipe(pairs: &[(&'static str, String)], limits: FileLimits, store: &Store) -> (Recipe, TopicSchemas) {
+/// `shape` stands for all settings that shape objects and are not among `pairs`.
+pub(crate) fn recipe(
+    pairs: &[(&'static str, String)],
+    shape: i64,
+    limits: FileLimits,
+    store: &Store,
+) -> (Recipe, TopicSchemas) {
     let settings = settings(pairs);
     let format = writer::format(&settings).expect("the keys are right");
     let layout = Layout::new(&settings, format.extension()).expect("the keys are right");
     let schemas = TopicSchemas::new(store.clone(), layout.clone());
-    let texts: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let shaping = pairs.iter().filter(|(key, _)| !SHAPELESS.contains(key));
+    let mut texts: Vec<String> = shaping.map(|(key, value)| format!("{key}={value}")).collect();
+    texts.push(shape.to_string());
     let fingerprint = Fingerprint::of(texts.iter().map(String::as_bytes));
     let tolerance = match pairs.iter().find(|(key, _)| *key == "errors.tolerance") {
         Some((_, value)) if value == "all" => Tolerance::All,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::Offset;
 use pipeline::{Doing, TaskError, Wanted};
 use serde_json::json;
-use source::CommitFate;
+use source::{Commit, CommitFate};
 use tokio::time::sleep;
 use writer::{Fate, FileLimits, Request};
 
@@ -36,6 +36,16 @@ fn key(first: i64) -> String {
 
 fn is_data(key: &str) -> bool {
     key.ends_with(".parquet")
+}
+
+/// Orders that take commits up to the first plan and refuse all others.
+pub(crate) fn until_first_plan() -> impl FnMut(&[Commit]) -> CommitFate + Send + 'static {
+    let mut is_planned = false;
+    move |commits| {
+        let fate = if is_planned { CommitFate::Refuse } else { CommitFate::Apply };
+        is_planned |= commits.iter().any(|commit| !commit.metadata.is_empty());
+        fate
+    }
 }
 
 /// Waits until the group holds a plan.
@@ -109,11 +119,7 @@ async fn crash_between_plan_and_publish_replays_the_same_objects() {
 async fn crash_between_publish_and_commit_changes_no_object() {
     let world = world(&[("flush.size", "3")]);
     produce(&world, 3);
-    let mut commits = 0;
-    world.weather().order_commits(move |_| {
-        commits += 1;
-        if commits == 1 { CommitFate::Apply } else { CommitFate::Refuse }
-    });
+    world.weather().order_commits(until_first_plan());
     let first = Worker::start(&world, "first");
     world.until("the object", |world| !world.files().is_empty()).await;
     first.kill().await;
@@ -133,8 +139,8 @@ async fn unknown_commit_makes_the_task_rejoin() {
         CommitFate::ApplyReportUnknown,
         CommitFate::DelayReportUnknown(Some(Duration::from_secs(5))),
     ] {
-        // The plan's commit, then the commit of the cut's end.
-        for unknown in [1, 2] {
+        // The commit of the lane's start, of the plan, and of the cut's end.
+        for unknown in [1, 2, 3] {
             let world = world(&[("flush.size", "3")]);
             produce(&world, 7);
             let mut commits = 0;
@@ -326,7 +332,7 @@ async fn a_plan_made_under_other_settings_stops_the_task_with_a_clear_error() {
     let before = world.committed(0);
     let other = Worker::start_with(&world, "other", pairs(&[("flush.size", "3"), ("topics.dir", "elsewhere")]), GROUP);
     let error = other.failure().await;
-    assert!(matches!(error, TaskError::Data(_)) && !error.is_transient(), "{error:?}");
+    assert!(matches!(error, TaskError::OtherSettings { .. }) && !error.is_transient(), "{error:?}");
     let text = error.to_string();
     assert!(text.contains("[0, 3) of t-0 was planned under other settings"), "{text}");
     assert_eq!(world.committed(0), before, "the plan is still there");

@@ -6,15 +6,22 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
+use source::Protocol;
 use writer::FileLimits;
 
+use crate::bends::Bend;
 use crate::recipe::Pairs;
-use crate::taps::Bend;
 use crate::truth::{PathOf, Record};
 use crate::world::{BEGIN_MS, Make, WHOLE_FILES};
 
 /// How long records are produced and faults happen.
 pub(crate) const STORM: Duration = Duration::from_secs(20);
+
+/// How groups hand out their lanes.
+const PROTOCOLS: [Protocol; 3] = [Protocol::Eager, Protocol::Cooperative, Protocol::Server];
+
+/// Files of which even a few rows go up in parts.
+const IN_PARTS: FileLimits = FileLimits { part_bytes: 300, rows_bytes: 50, row_group_bytes: 100, row_group_rows: 2 };
 
 /// Colors are the values of the field partitioner.
 const COLORS: [&str; 3] = ["red", "green", "blue"];
@@ -36,6 +43,8 @@ pub(crate) enum Act {
     Crash(usize),
     /// It dies after so many polls.
     CrashAfter(usize, u64),
+    /// It dies when the next object of its own appears, or is on its way and late.
+    CrashAtObject(usize),
     /// The group removes a worker that goes on.
     Expel(usize),
     /// A worker hears nothing of rebalances for a while.
@@ -48,6 +57,22 @@ pub(crate) enum Act {
     Pause(usize, Duration),
     /// The wall clock moves.
     Jump(i64),
+    /// A partition or a topic appears.
+    AddLane(i32),
+    /// Retention removes what is committed of a lane.
+    Retain(i32),
+    /// `flush.size` is another one for whoever starts from now on.
+    FlushSize(u32),
+}
+
+/// What people do between the storm and the calm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Nothing,
+    /// The group loses its offsets.
+    LoseGroup,
+    /// Settings that shape objects change.
+    Reshape,
 }
 
 /// One drawn world.
@@ -58,6 +83,7 @@ pub(crate) struct Scene {
     /// Likelihoods of faults of store requests and of commits.
     pub(crate) storm: (f64, f64),
     pub(crate) acts: Vec<(Duration, Act)>,
+    pub(crate) deed: Deed,
     /// Rotation alone must bring the lag to 0, without a stop, in this time after the storm.
     pub(crate) quiet_within: Option<Duration>,
 }
@@ -77,23 +103,27 @@ impl Scene {
     pub(crate) fn draw(seed: u64, bend: Bend) -> Scene {
         let mut rng = StdRng::seed_from_u64(seed);
         let (mut pairs, path_of) = partitioner(&mut rng);
-        let quiet_within = rotation(&mut rng, &mut pairs);
+        let goes_up_in_parts = rng.random_bool(0.4);
+        let quiet_within = rotation(&mut rng, &mut pairs, goes_up_in_parts);
         pairs.push(("errors.tolerance", "all".to_owned()));
         pairs.push(("behavior.on.null.values", "ignore".to_owned()));
+        let deed = match rng.random_range(0..10) {
+            0 | 1 => Deed::LoseGroup,
+            2 => Deed::Reshape,
+            _ => Deed::Nothing,
+        };
+        // Two lanes with plans of two shapes need both settings at once.
+        let partitions = if deed == Deed::Reshape { 1 } else { rng.random_range(1..=4) };
         let mut make = Make {
             seed,
-            partitions: rng.random_range(1..=4),
+            partitions,
+            by_pattern: deed != Deed::Reshape && rng.random_bool(0.3),
+            protocol: *PROTOCOLS.choose(&mut rng).expect("not empty"),
+            is_static: rng.random_bool(0.25),
+            conditional: rng.random_bool(0.85),
             pairs,
             path_of,
-            limits: match rng.random_range(0..3) {
-                0 => FileLimits {
-                    part_bytes: 700,
-                    rows_bytes: 200,
-                    row_group_bytes: 400,
-                    row_group_rows: rng.random_range(2..20),
-                },
-                _ => WHOLE_FILES,
-            },
+            limits: if goes_up_in_parts { IN_PARTS } else { WHOLE_FILES },
             budget_bytes: 64 << 20,
             batch_rows: *[1, 3, 20, 500].choose(&mut rng).expect("not empty"),
             revoke_timeout: Duration::from_secs(rng.random_range(2..10)),
@@ -111,10 +141,16 @@ impl Scene {
             3 => (0.3, 0.3),
             _ => (0.1, 0.1),
         };
-        let mut acts = produce(&mut rng, make.partitions);
+        let mut acts = produce(&mut rng, &make);
         acts.extend(faults(&mut rng, workers));
+        if deed != Deed::LoseGroup {
+            // Who is found by its objects starts at the last of them, before what was left out and is gone.
+            acts.extend(
+                (0..rng.random_range(0..3)).map(|_| (at(&mut rng), Act::Retain(rng.random_range(0..partitions)))),
+            );
+        }
         acts.sort_by_key(|(at, _)| *at);
-        Scene { make, workers, storm, acts, quiet_within }
+        Scene { make, workers, storm, acts, deed, quiet_within }
     }
 
     /// The world in a few lines, its records left out.
@@ -122,9 +158,10 @@ impl Scene {
         let is_record = |act: &Act| matches!(act, Act::Produce(..) | Act::ProduceBad(..) | Act::Skip(..));
         let faults: Vec<_> = self.acts.iter().filter(|(_, act)| !is_record(act)).collect();
         format!(
-            "seed {}: {} workers, storm {:?}, {} records and gaps\n  {:?}\n  {faults:?}",
+            "seed {}: {} workers, {:?}, storm {:?}, {} records and gaps\n  {:?}\n  {faults:?}",
             self.make.seed,
             self.workers,
+            self.deed,
             self.storm,
             self.acts.len() - faults.len(),
             self.make
@@ -149,12 +186,14 @@ fn partitioner(rng: &mut StdRng) -> (Pairs, PathOf) {
 }
 
 /// Adds keys of rotation; says within which time they alone close every file.
-fn rotation(rng: &mut StdRng, pairs: &mut Pairs) -> Option<Duration> {
+fn rotation(rng: &mut StdRng, pairs: &mut Pairs, has_large_files: bool) -> Option<Duration> {
     let mut quiet_within = None;
-    if rng.random_bool(0.7) {
+    if has_large_files {
+        pairs.push(("flush.size", rng.random_range(5..60).to_string()));
+    } else if rng.random_bool(0.7) {
         pairs.push(("flush.size", rng.random_range(1..30).to_string()));
     }
-    if rng.random_bool(0.3) {
+    if !has_large_files && rng.random_bool(0.3) {
         pairs.push(("flush.bytes", rng.random_range(50..2000).to_string()));
     }
     if rng.random_bool(0.3) {
@@ -178,13 +217,35 @@ fn at(rng: &mut StdRng) -> Duration {
     Duration::from_millis(rng.random_range(0..STORM.as_millis() as u64))
 }
 
-fn produce(rng: &mut StdRng, partitions: i32) -> Vec<(Duration, Act)> {
+/// When lanes appear: some are there from the beginning.
+fn lanes(rng: &mut StdRng, make: &Make) -> Vec<(i32, Duration)> {
+    let mut lanes: Vec<(i32, Duration)> = (0..make.partitions).map(|lane| (lane, Duration::ZERO)).collect();
+    if make.by_pattern {
+        // One more partition of the first topic, and another topic.
+        for lane in [make.partitions, 100] {
+            if rng.random_bool(0.7) {
+                lanes.push((lane, at(rng)));
+            }
+        }
+    }
+    lanes
+}
+
+fn produce(rng: &mut StdRng, make: &Make) -> Vec<(Duration, Act)> {
     let evolves = rng.random_bool(0.5);
     let has_bad = rng.random_bool(0.3);
     let has_gaps = rng.random_bool(0.3);
-    let mut acts = Vec::new();
+    let lanes = lanes(rng, make);
+    let later = lanes.iter().filter(|(_, from)| !from.is_zero());
+    let mut acts: Vec<(Duration, Act)> = later.map(|(lane, from)| (*from, Act::AddLane(*lane))).collect();
+    if lanes.len() > 1 && rng.random_bool(0.2) {
+        // Nothing but gaps.
+        acts.push((at(rng), Act::Skip(lanes[0].0, 3)));
+    }
+    let first = usize::from(acts.iter().any(|(_, act)| matches!(act, Act::Skip(..))));
     for _ in 0..rng.random_range(3..40) {
-        let (partition, at) = (rng.random_range(0..partitions), at(rng));
+        let (partition, from) = lanes[rng.random_range(first..lanes.len())];
+        let at = at(rng).max(from);
         for _ in 0..rng.random_range(1..8) {
             let mut fields = json!({ "color": COLORS.choose(rng), "v": rng.random_range(0..100) });
             if evolves && rng.random_bool(0.2) {
@@ -209,7 +270,8 @@ fn faults(rng: &mut StdRng, workers: usize) -> Vec<(Duration, Act)> {
     let mut acts = Vec::new();
     for _ in 0..rng.random_range(0..10) {
         let (worker, time) = (rng.random_range(0..workers), Duration::from_millis(rng.random_range(100..12_000)));
-        let act = match rng.random_range(0..10) {
+        let act = match rng.random_range(0..15) {
+            10..=13 => Act::CrashAtObject(worker),
             0 | 1 => Act::Crash(worker),
             2 | 3 => Act::CrashAfter(worker, rng.random_range(0..60)),
             4 => Act::Expel(worker),
@@ -217,6 +279,7 @@ fn faults(rng: &mut StdRng, workers: usize) -> Vec<(Duration, Act)> {
             6 => Act::Freeze(worker, time),
             7 => Act::Restart(worker),
             8 => Act::Pause(worker, time),
+            9 => Act::FlushSize(rng.random_range(1..30)),
             _ => Act::Jump(*[-20_000, -3_000, 5_000, 60_000, 7_200_000].choose(rng).expect("not empty")),
         };
         acts.push((at(rng), act));

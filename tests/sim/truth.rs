@@ -1,14 +1,19 @@
 //! What really happened: every record that was produced, every object that appeared, every plan; and the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
-use arrow_json::LineDelimitedWriter;
 use bytes::Bytes;
 use model::{OffsetRange, Plan};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use source::Commit;
 use tokio::time::Instant;
+
+use crate::actions::{Action, Tally};
+use crate::lanes::{number, partition_of};
+use crate::oracle::{Oracle, Wrong};
+use crate::read::{Object, is_same, read};
+use crate::worker::Doom;
 
 /// How objects must be named: what a record and its cut's clock say of the path.
 pub(crate) type PathOf = fn(partition: i32, record: &Record, clock_ms: i64) -> String;
@@ -21,22 +26,10 @@ pub(crate) struct Record {
     pub(crate) time_ms: i64,
 }
 
-/// A Parquet object as it was read when it appeared.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Object {
-    pub(crate) key: String,
-    pub(crate) partition: i32,
-    pub(crate) first: i64,
-    pub(crate) path: String,
-    pub(crate) nonce: String,
-    pub(crate) end: i64,
-    pub(crate) rows: Vec<Value>,
-}
-
 /// How an object came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// By one request, which has a condition.
+    /// By one request, which the store can refuse because an object is there, if it knows the condition.
     Put,
     /// By the completion of an upload, which has none: S3 knows one, the client does not.
     Upload,
@@ -46,31 +39,58 @@ pub(crate) enum How {
 pub(crate) struct Truth {
     began: Instant,
     path_of: PathOf,
+    /// The store knows If-None-Match.
+    conditional: bool,
     pub(crate) records: BTreeMap<(i32, i64), Record>,
     pub(crate) objects: BTreeMap<String, Object>,
-    contents: BTreeSet<String>,
+    /// Objects beside the files of data.
+    schemas: BTreeMap<String, Bytes>,
     visible: BTreeMap<(i32, i64), String>,
-    /// Objects that a late completion under the same plan made once more, with the same rows.
+    /// Records that retention took before anybody read them.
+    excused: BTreeSet<(i32, i64)>,
+    /// Objects that a late request under the same plan made once more, with the same rows.
     pub(crate) made_twice: Vec<String>,
-    /// Plans that were sent, by nonce: partition and range with each.
+    /// Objects that were replaced because a person wants that.
+    pub(crate) replaced: Vec<String>,
+    /// A person wants objects to be replaced.
+    pub(crate) may_replace: bool,
+    /// Plans that were sent, by nonce: lane and range with each.
     plans: BTreeMap<String, (i32, OffsetRange, Plan)>,
     committed: BTreeMap<i32, i64>,
-    violations: Vec<String>,
+    /// Nonces of the plans that the group holds, by lane.
+    pub(crate) pending: BTreeMap<i32, String>,
+    /// A member that owns nothing any more had to read what retention took.
+    pub(crate) has_stale_reader: bool,
+    /// Processes that die when the next object of theirs appears, or is on its way.
+    pub(crate) doomed: BTreeMap<String, Arc<Mutex<Doom>>>,
+    /// Processes that crashed.
+    pub(crate) dead: BTreeSet<String>,
+    pub(crate) tally: Tally,
+    violations: Vec<Wrong>,
     trace: Vec<String>,
 }
 
 impl Truth {
-    pub(crate) fn new(path_of: PathOf) -> Truth {
+    pub(crate) fn new(path_of: PathOf, conditional: bool) -> Truth {
         Truth {
             began: Instant::now(),
             path_of,
+            conditional,
             records: BTreeMap::new(),
             objects: BTreeMap::new(),
-            contents: BTreeSet::new(),
+            schemas: BTreeMap::new(),
             visible: BTreeMap::new(),
+            excused: BTreeSet::new(),
             made_twice: Vec::new(),
+            replaced: Vec::new(),
+            may_replace: false,
             plans: BTreeMap::new(),
             committed: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            has_stale_reader: false,
+            doomed: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            tally: Tally::default(),
             violations: Vec::new(),
             trace: Vec::new(),
         }
@@ -83,46 +103,68 @@ impl Truth {
     }
 
     /// Something that must never happen has happened.
-    pub(crate) fn accuse(&mut self, what: String) {
-        self.note(&format!("VIOLATION {what}"));
-        self.violations.push(what);
+    pub(crate) fn accuse(&mut self, oracle: Oracle, what: String) {
+        let wrong = Wrong::new(oracle, what);
+        self.note(&format!("VIOLATION {wrong}"));
+        self.violations.push(wrong);
     }
 
     pub(crate) fn trace(&self) -> &[String] {
         &self.trace
     }
 
-    /// An object is there: for the first time, or again. What was there may be made again only by the completion of an
-    /// upload, under the same plan and with the same rows: the writer looks first, but its request may arrive late.
+    /// An object is there: for the first time, or again. What was there may be made again only under the same plan, with
+    /// the same rows, and by a request that knows no condition: the writer looks first, but the request may arrive late.
     pub(crate) fn appeared(&mut self, key: &str, bytes: Bytes, how: How) {
         self.note(&format!("appears {key}, {} bytes", bytes.len()));
-        let is_new = self.contents.insert(key.to_owned());
         if !key.ends_with(".parquet") {
-            if !is_new {
-                self.accuse(format!("{key} was made twice"));
-            }
-            return;
+            return self.schema_appeared(key, bytes, how);
         }
         match (read(key, bytes), self.objects.get(key)) {
             (Ok(object), None) => self.admit(object),
-            (Ok(object), Some(before)) if how == How::Upload && object == *before => {
-                self.made_twice.push(key.to_owned());
+            (Ok(object), Some(before)) if object == *before && how == How::Put && self.conditional => {
+                self.accuse(Oracle::MadeTwice, format!("{key} was made twice"));
             }
-            (Ok(_), Some(_)) => self.accuse(format!("{key} was made twice")),
-            (Err(why), _) => self.accuse(format!("{key}: {why}")),
+            (Ok(object), Some(before)) if object == *before => self.made_twice.push(key.to_owned()),
+            (Ok(object), Some(_)) if self.may_replace => {
+                self.visible.retain(|_, of| of != key);
+                self.replaced.push(key.to_owned());
+                self.admit(object);
+            }
+            (Ok(object), Some(before)) => {
+                let what = format!(
+                    "{key} held {} rows up to {} and has {} up to {} now",
+                    before.rows.len(),
+                    before.end,
+                    object.rows.len(),
+                    object.end
+                );
+                self.accuse(Oracle::Changed, what);
+            }
+            (Err(why), _) => self.accuse(Oracle::Content, format!("{key}: {why}")),
+        }
+    }
+
+    fn schema_appeared(&mut self, key: &str, bytes: Bytes, how: How) {
+        match self.schemas.insert(key.to_owned(), bytes.clone()) {
+            None => {}
+            // Two tasks that infer a schema at once find out by the condition alone.
+            Some(_) if how == How::Put && !self.conditional => self.made_twice.push(key.to_owned()),
+            Some(before) if before != bytes => self.accuse(Oracle::Changed, format!("{key} is another schema now")),
+            Some(_) => self.accuse(Oracle::MadeTwice, format!("{key} was made twice")),
         }
     }
 
     fn admit(&mut self, object: Object) {
         for row in &object.rows {
             let place = (row["p"].as_i64(), row["o"].as_i64());
-            let (Some(partition), Some(offset)) = place else {
-                self.accuse(format!("{}: a row without p and o: {row}", object.key));
+            let (Some(lane), Some(offset)) = place else {
+                self.accuse(Oracle::Content, format!("{}: a row without p and o: {row}", object.key));
                 continue;
             };
-            let place = (i32::try_from(partition).unwrap_or(-1), offset);
+            let place = (i32::try_from(lane).unwrap_or(-1), offset);
             if let Some(other) = self.visible.insert(place, object.key.clone()) {
-                self.accuse(format!("record {place:?} is in {other} and in {}", object.key));
+                self.accuse(Oracle::Duplicate, format!("record {place:?} is in {other} and in {}", object.key));
             }
         }
         self.objects.insert(object.key.clone(), object);
@@ -131,59 +173,108 @@ impl Truth {
     /// A task is about to send these commits: nothing may be passed by that is not visible, and plans are remembered.
     pub(crate) fn about_to_commit(&mut self, who: &str, commits: &[Commit]) {
         for commit in commits {
-            let (partition, offset) = (commit.topic_partition.partition, commit.offset.get());
+            let (lane, offset) = (number(&commit.topic_partition), commit.offset.get());
             let plan = match Plan::from_metadata(commit.offset, &commit.metadata) {
                 Ok(plan) => plan,
-                Err(error) => return self.accuse(format!("{who} commits a broken plan: {error}")),
+                Err(error) => return self.accuse(Oracle::Plan, format!("{who} commits a broken plan: {error}")),
             };
             let shown = plan.as_ref().map(|(range, plan)| format!(" plan {range} files={} {}", plan.files, plan.nonce));
-            self.note(&format!("{who} commits p{partition}={offset}{}", shown.unwrap_or_default()));
+            self.note(&format!("{who} commits p{lane}={offset}{}", shown.unwrap_or_default()));
             if let Some((range, plan)) = plan {
-                self.plans.insert(plan.nonce.to_string(), (partition, range, plan));
+                self.plans.insert(plan.nonce.to_string(), (lane, range, plan));
             }
-            if let Some(lost) = self.not_visible_before(partition, offset) {
-                self.accuse(format!("{who} commits p{partition}={offset}, but record {lost} is in no object"));
+            if let Some(lost) = self.not_visible_before(lane, offset) {
+                let what = format!("{who} commits p{lane}={offset}, but record {lost} is in no object");
+                self.accuse(Oracle::CommittedUnseen, what);
             }
         }
     }
 
-    fn not_visible_before(&self, partition: i32, end: i64) -> Option<i64> {
-        let records = self.records.range((partition, 0)..(partition, end));
-        let mut hidden = records.filter(|(place, record)| record.value.is_some() && !self.visible.contains_key(place));
+    fn is_missing(&self, place: &(i32, i64), record: &Record) -> bool {
+        record.value.is_some() && !self.visible.contains_key(place) && !self.excused.contains(place)
+    }
+
+    fn not_visible_before(&self, lane: i32, end: i64) -> Option<i64> {
+        let mut hidden = self.records.range((lane, 0)..(lane, end)).filter(|(place, one)| self.is_missing(place, one));
         hidden.next().map(|((_, offset), _)| *offset)
     }
 
-    /// What the group holds at this moment.
-    pub(crate) fn committed(&mut self, partition: i32, offset: i64) {
-        let before = self.committed.insert(partition, offset).unwrap_or(offset);
+    /// The broker took this offset.
+    pub(crate) fn committed(&mut self, lane: i32, offset: i64) {
+        let before = self.committed.insert(lane, offset).unwrap_or(offset);
         if offset < before {
-            self.accuse(format!("the committed offset of p{partition} went back from {before} to {offset}"));
+            self.accuse(
+                Oracle::WentBack,
+                format!("the committed offset of p{lane} went back from {before} to {offset}"),
+            );
         }
     }
 
-    /// Rows of all objects of a partition, in the order of their offsets.
-    pub(crate) fn rows(&self, partition: i32) -> Vec<Value> {
-        let objects = self.objects.values().filter(|object| object.partition == partition);
+    /// Committed offsets are what somebody else says now.
+    pub(crate) fn forget_committed(&mut self) {
+        self.committed.clear();
+        self.pending.clear();
+    }
+
+    /// The records of a lane before `begin` are gone; those that nobody wrote yet cannot be asked for.
+    pub(crate) fn excuse(&mut self, lane: i32, begin: i64) {
+        let gone: Vec<(i32, i64)> = self.records.range((lane, 0)..(lane, begin)).map(|(place, _)| *place).collect();
+        self.excused.extend(gone);
+    }
+
+    /// Something is on its way that will happen: whoever was to die soon dies now.
+    pub(crate) fn kill_doomed(&mut self) {
+        for doom in std::mem::take(&mut self.doomed).into_values() {
+            doom.lock().expect("no panic holds it").polls_left = Some(0);
+        }
+    }
+
+    /// A process dies that has these lanes.
+    pub(crate) fn died(&mut self, name: &str, lanes: &[i32], commits: bool) {
+        self.dead.insert(name.to_owned());
+        if commits {
+            self.count(Action::CrashWhileCommitting);
+        }
+        let nonces: Vec<String> = lanes.iter().filter_map(|lane| self.pending.get(lane).cloned()).collect();
+        if nonces.is_empty() {
+            self.count(Action::CrashWithoutPlan);
+        }
+        for nonce in nonces {
+            let there = self.objects.values().filter(|object| object.nonce == nonce).count();
+            let planned = self.plans.get(&nonce).map_or(0, |(_, _, plan)| plan.files as usize);
+            self.count(match there {
+                0 => Action::CrashBeforePublishing,
+                _ if there < planned => Action::CrashWhilePublishing,
+                _ => Action::CrashBeforeEnd,
+            });
+        }
+    }
+
+    /// Rows of all objects of a lane, in the order of their offsets.
+    pub(crate) fn rows(&self, lane: i32) -> Vec<Value> {
+        let objects = self.objects.values().filter(|object| object.lane == lane);
         let mut rows: Vec<Value> = objects.flat_map(|object| object.rows.clone()).collect();
         rows.sort_by_key(|row| row["o"].as_i64());
         rows
     }
 
+    pub(crate) fn count(&mut self, action: Action) {
+        self.tally.count(action);
+    }
+
     /// Everything that is wrong by now, when nothing more will happen. `whole`: every record must be visible.
-    pub(crate) fn verdict(&self, whole: bool) -> Vec<String> {
+    pub(crate) fn verdict(&self, whole: bool) -> Vec<Wrong> {
         let mut wrong = self.violations.clone();
         if whole {
-            let lost = self
-                .records
-                .iter()
-                .filter(|(place, record)| record.value.is_some() && !self.visible.contains_key(place));
-            wrong.extend(lost.take(3).map(|(place, _)| format!("record {place:?} is lost")));
+            let lost = self.records.iter().filter(|(place, record)| self.is_missing(place, record));
+            wrong.extend(lost.take(3).map(|(place, _)| Wrong::new(Oracle::Loss, format!("record {place:?} is lost"))));
         }
         for object in self.objects.values() {
-            wrong.extend(self.judge_object(object));
+            wrong.extend(self.judge_object(object).into_iter().map(|what| Wrong::new(Oracle::Content, what)));
         }
         let cuts: BTreeSet<&String> = self.objects.values().map(|object| &object.nonce).collect();
-        wrong.extend(cuts.into_iter().flat_map(|nonce| self.judge_cut(nonce)));
+        let cuts = cuts.into_iter().filter_map(|nonce| self.judge_cut(nonce));
+        wrong.extend(cuts.map(|what| Wrong::new(Oracle::Cut, what)));
         wrong.truncate(20);
         wrong
     }
@@ -196,7 +287,7 @@ impl Truth {
             wrong.push(format!("{} up to {} holds the offsets {offsets:?}", object.key, object.end));
         }
         for (row, offset) in object.rows.iter().zip(offsets) {
-            let produced = self.records.get(&(object.partition, offset)).and_then(|record| record.value.as_ref());
+            let produced = self.records.get(&(object.lane, offset)).and_then(|record| record.value.as_ref());
             match produced {
                 Some(value) if is_same(value, row) => {}
                 Some(value) => wrong.push(format!("{} holds {row}, produced was {value}", object.key)),
@@ -207,71 +298,27 @@ impl Truth {
     }
 
     /// The files of a cut hold exactly the records of its range, each in the file of its path.
-    fn judge_cut(&self, nonce: &str) -> Vec<String> {
-        let Some((partition, range, plan)) = self.plans.get(nonce) else {
-            return vec![format!("objects appeared under the nonce {nonce}, which no plan has")];
+    fn judge_cut(&self, nonce: &str) -> Option<String> {
+        let Some((lane, range, plan)) = self.plans.get(nonce) else {
+            return Some(format!("objects appeared under the nonce {nonce}, which no plan has"));
         };
+        if self.may_replace {
+            // A cut that was partly replaced is no whole any more; its records are looked for one by one.
+            return None;
+        }
         let mut paths: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-        let records = self.records.range((*partition, range.start().get())..(*partition, range.end().get()));
-        for ((_, offset), record) in records.filter(|(_, record)| record.value.is_some()) {
-            paths.entry((self.path_of)(*partition, record, plan.clock_ms)).or_default().push(*offset);
+        let records = self.records.range((*lane, range.start().get())..(*lane, range.end().get()));
+        let is_gone = |place: &(i32, i64)| self.excused.contains(place) && !self.visible.contains_key(place);
+        for (place, record) in records.filter(|(place, record)| record.value.is_some() && !is_gone(place)) {
+            paths.entry((self.path_of)(partition_of(*lane), record, plan.clock_ms)).or_default().push(place.1);
         }
         let files = self.objects.values().filter(|object| object.nonce == nonce);
         let found: BTreeMap<String, Vec<i64>> = files
             .map(|file| (file.path.clone(), file.rows.iter().filter_map(|row| row["o"].as_i64()).collect()))
             .collect();
         if found == paths && plan.files as usize == found.len() {
-            return Vec::new();
+            return None;
         }
-        vec![format!(
-            "cut {range} of p{partition}, planned as {} files, should be {paths:?} and is {found:?}",
-            plan.files
-        )]
+        Some(format!("cut {range} of p{lane}, planned as {} files, should be {paths:?} and is {found:?}", plan.files))
     }
-}
-
-/// Whether a row says the same as the record: nulls and absent fields are one, numbers count by value.
-fn is_same(produced: &Value, row: &Value) -> bool {
-    match (produced, row) {
-        (Value::Object(left), Value::Object(right)) => {
-            let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
-            keys.into_iter().all(|key| is_same(&produced[key], &row[key]))
-        }
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| is_same(left, right))
-        }
-        (Value::Number(left), Value::Number(right)) => left.as_f64() == right.as_f64(),
-        (left, right) => left == right,
-    }
-}
-
-/// Reads a Parquet object with nothing of the writer's.
-fn read(key: &str, bytes: Bytes) -> Result<Object, String> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
-    let entries = reader.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
-    let entry = |name: &str| {
-        let found = entries.iter().rev().find(|entry| entry.key == name);
-        found.and_then(|entry| entry.value.clone()).ok_or(format!("the footer has no {name}"))
-    };
-    let (nonce, end) = (entry("sluice.nonce")?, entry("sluice.end")?);
-    let mut lines = LineDelimitedWriter::new(Vec::new());
-    for batch in reader.build().map_err(|error| error.to_string())? {
-        lines.write(&batch.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    }
-    lines.finish().map_err(|error| error.to_string())?;
-    let text = String::from_utf8(lines.into_inner()).map_err(|error| error.to_string())?;
-    let rows: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
-    let (directory, name) = key.rsplit_once('/').ok_or("a name without a directory")?;
-    let path = directory.strip_prefix("topics/t/").ok_or("another directory")?;
-    let parts: Vec<&str> = name.split(['+', '.']).collect();
-    let ["t", partition, first, "snappy", "parquet"] = parts.as_slice() else { return Err("another name".to_owned()) };
-    Ok(Object {
-        key: key.to_owned(),
-        partition: partition.parse().map_err(|_| "no partition")?,
-        first: first.parse().map_err(|_| "no offset")?,
-        path: path.to_owned(),
-        nonce,
-        end: end.parse().map_err(|_| "no end")?,
-        rows: rows.map_err(|error| error.to_string())?,
-    })
 }

@@ -8,6 +8,8 @@ use rand::{Rng, SeedableRng};
 use source::{Commit, CommitFate};
 use writer::{Fate, Request};
 
+use crate::actions::REQUESTS;
+
 type StoreOrders = Box<dyn FnMut(Request, &str) -> Fate + Send>;
 type CommitOrders = Box<dyn FnMut(&[Commit]) -> CommitFate + Send>;
 
@@ -61,7 +63,9 @@ impl Weather {
     pub(crate) fn of_store(&self, request: Request, key: &str) -> Fate {
         self.with(|state| match (&mut state.store_orders, state.storm) {
             (Some(orders), _) => orders(request, key),
-            (None, Some((likelihood, _))) if state.rng.random_bool(likelihood) => store_fate(&mut state.rng),
+            (None, Some((likelihood, _))) if state.rng.random_bool(likelihood * weight(request)) => {
+                store_fate(&mut state.rng, request)
+            }
             (None, _) => Fate::Fine,
         })
     }
@@ -79,14 +83,26 @@ fn millis(rng: &mut StdRng, most: u64) -> Duration {
     Duration::from_millis(rng.random_range(1..=most))
 }
 
-fn store_fate(rng: &mut StdRng) -> Fate {
+/// An upload has many parts and one end: both shall go wrong now and then.
+fn weight(request: Request) -> f64 {
+    match request {
+        Request::PutPart => 0.1,
+        Request::CompleteUpload => 3.3,
+        Request::AbortUpload => 2.0,
+        Request::Put | Request::CreateUpload | Request::Get | Request::Head => 1.0,
+        Request::List | Request::Delete | Request::Copy => 1.0,
+    }
+}
+
+fn store_fate(rng: &mut StdRng, request: Request) -> Fate {
+    let conflicts = REQUESTS.iter().any(|(one, conflicts)| *one == request && *conflicts);
     match rng.random_range(0..8) {
         0 => Fate::FailBefore,
         1 | 2 => Fate::FailAfter,
         3 => Fate::Hang,
         4 | 5 => Fate::HangThenHappen(millis(rng, 15_000)),
         6 => Fate::Slow(millis(rng, 1_500)),
-        _ if rng.random_bool(0.5) => Fate::Conflict,
+        _ if conflicts && rng.random_bool(0.5) => Fate::Conflict,
         _ => Fate::Throttled,
     }
 }

@@ -14,6 +14,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use crate::oracle::Oracle;
 use crate::truth::{How, Truth};
 
 /// Objects in memory, watched.
@@ -68,7 +69,7 @@ impl ObjectStore for Witness {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.truth.lock().expect("no panic holds it").accuse("somebody deletes objects".to_owned());
+        self.truth.lock().expect("no panic holds it").accuse(Oracle::Deleted, "somebody deletes objects".to_owned());
         self.objects.delete_stream(locations)
     }
 

@@ -1,19 +1,23 @@
 //! A worker: one process with one task, which can be stopped, crash between two polls, and freeze.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pipeline::{Control, Deadlines, Doing, Metrics, Steering, Task, TaskError, Wanted, control};
-use source::{MemberId, Subscription};
+use source::MemberId;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
-use writer::ObjectCommitter;
+use writer::{ObjectCommitter, OnExisting};
 
-use crate::recipe::{Pairs, recipe};
+use crate::actions::Action;
+use crate::lanes::lane;
+use crate::oracle::Oracle;
+use crate::recipe::{Pairs, recipe, recovery, settings};
 use crate::taps::Tapped;
-use crate::world::{GROUP, TOPIC, World};
+use crate::world::{GROUP, World};
 
 /// How a worker's task ended; `None` when it crashed.
 pub(crate) type Ended = Option<Result<(), TaskError>>;
@@ -25,14 +29,19 @@ pub(crate) struct Worker {
     world: World,
     steering: Steering,
     doom: Arc<Mutex<Doom>>,
+    obituary: Obituary,
     handle: JoinHandle<Ended>,
 }
 
+/// What will befall a process.
 #[derive(Default)]
-struct Doom {
-    polls_left: Option<u64>,
+pub(crate) struct Doom {
+    pub(crate) polls_left: Option<u64>,
     frozen_until: Option<Instant>,
 }
+
+/// What must be noted at the moment of a crash.
+type Obituary = Arc<dyn Fn() + Send + Sync>;
 
 type Running = Pin<Box<dyn Future<Output = Result<(), TaskError>> + Send>>;
 
@@ -40,6 +49,7 @@ type Running = Pin<Box<dyn Future<Output = Result<(), TaskError>> + Send>>;
 struct Mortal {
     task: Option<Running>,
     doom: Arc<Mutex<Doom>>,
+    obituary: Obituary,
     thaw: Option<Pin<Box<Sleep>>>,
 }
 
@@ -52,6 +62,7 @@ impl Future for Mortal {
             let mut doom = this.doom.lock().expect("no panic holds it");
             match &mut doom.polls_left {
                 Some(0) => {
+                    (this.obituary)();
                     this.task = None;
                     return Poll::Ready(None);
                 }
@@ -71,27 +82,53 @@ impl Future for Mortal {
     }
 }
 
+/// Notes what a process leaves behind when it dies.
+fn obituary(world: &World, name: &str, member: MemberId, commits: Arc<AtomicBool>) -> Obituary {
+    let (world, name) = (world.clone(), name.to_owned());
+    Arc::new(move || {
+        let owns = |lane: &i32| world.log().owner(GROUP, &self::lane(*lane)) == Some(member);
+        let lanes: Vec<i32> = world.lanes().into_iter().filter(owns).collect();
+        world.truth().died(&name, &lanes, commits.load(Ordering::Relaxed));
+    })
+}
+
 impl Worker {
-    /// Starts a process that reads the world's topic.
+    /// Starts a process that reads the world's topics.
     pub(crate) fn start(world: &World, name: &str) -> Worker {
-        let make = world.make().clone();
-        Worker::start_with(world, name, make.pairs, GROUP)
+        let (pairs, shape) = world.settings();
+        Worker::start_shaped(world, name, pairs, shape, GROUP)
     }
 
     /// As [`Self::start`] with other settings, as a member of any group.
     pub(crate) fn start_with(world: &World, name: &str, pairs: Pairs, group: &str) -> Worker {
+        Worker::start_shaped(world, name, pairs, 0, group)
+    }
+
+    fn start_shaped(world: &World, name: &str, pairs: Pairs, shape: i64, group: &str) -> Worker {
         let make = world.make();
         let seed = world.weather().below(u64::MAX);
-        let store = world.store(seed);
-        let (recipe, schemas) = recipe(&pairs, make.limits, &store);
-        let source = Arc::new(world.log().join(group, Subscription::Topics(vec![TOPIC.to_owned()])));
+        let store = world.store(name, seed);
+        let (recipe, schemas) = recipe(&pairs, shape, make.limits, &store);
+        let on_existing = OnExisting::new(&settings(&pairs)).expect("the keys are right");
+        let recovery = world.recovers().then(|| recovery(&pairs, &store));
+        let place = name.split('.').next().filter(|_| make.is_static);
+        let source = Arc::new(world.log().join_as(group, world.subscription(), recovery, place));
         let member = source.id();
         world.note(&format!("{name} starts as {member:?}"));
         let revoke = make.revoke_timeout / 5 * 4;
+        let commits = Arc::new(AtomicBool::new(false));
+        let tapped = Tapped {
+            source,
+            world: world.clone(),
+            name: name.to_owned(),
+            bend: make.bend,
+            commits: commits.clone(),
+            held_back: Arc::default(),
+        };
         let task = Task {
-            source: Arc::new(Tapped { source, world: world.clone(), name: name.to_owned(), bend: make.bend }),
+            source: Arc::new(tapped),
             recipe: Arc::new(recipe),
-            committer: Arc::new(ObjectCommitter::new(store)),
+            committer: Arc::new(ObjectCommitter::new(store, on_existing)),
             schemas: Arc::new(schemas),
             budget: world.budget(),
             clock: world.clock(),
@@ -101,9 +138,11 @@ impl Worker {
         };
         let (steering, control): (Steering, Control) = control(Wanted::Run);
         let doom = Arc::new(Mutex::new(Doom::default()));
-        let mortal = Mortal { task: Some(Box::pin(task.run(control))), doom: doom.clone(), thaw: None };
+        let obituary = obituary(world, name, member, commits);
+        let task: Running = Box::pin(task.run(control));
+        let mortal = Mortal { task: Some(task), doom: doom.clone(), obituary: obituary.clone(), thaw: None };
         let handle = tokio::spawn(mortal);
-        Worker { name: name.to_owned(), member, world: world.clone(), steering, doom, handle }
+        Worker { name: name.to_owned(), member, world: world.clone(), steering, doom, obituary, handle }
     }
 
     /// Asks the task for something.
@@ -121,7 +160,17 @@ impl Worker {
     pub(crate) fn crash(&self) {
         self.world.note(&format!("{} crashes", self.name));
         self.world.make_untidy();
+        if !self.has_ended() {
+            (self.obituary)();
+        }
         self.handle.abort();
+    }
+
+    /// The process dies when the next object of its own appears.
+    pub(crate) fn crash_at_object(&self) {
+        self.world.note(&format!("{} will crash at its next object", self.name));
+        self.world.make_untidy();
+        self.world.truth().doomed.insert(self.name.clone(), self.doom.clone());
     }
 
     /// The process dies after so many polls of its task.
@@ -134,6 +183,7 @@ impl Worker {
     /// The task's loop stands still for a while; its lanes and publishers go on.
     pub(crate) fn freeze(&self, time: Duration) {
         self.world.note(&format!("{} freezes for {time:?}", self.name));
+        self.world.count(Action::Frozen);
         self.doom.lock().expect("no panic holds it").frozen_until = Some(Instant::now() + time);
     }
 
@@ -148,13 +198,16 @@ impl Worker {
             Ok(ended) => ended,
             Err(error) if error.is_cancelled() => None,
             Err(error) => {
-                world.truth().accuse(format!("{name} panicked: {error}"));
+                world.truth().accuse(Oracle::Stopped, format!("{name} panicked: {error}"));
                 None
             }
         };
         match &ended {
             None => world.note(&format!("{name} is dead")),
-            Some(Ok(())) => world.note(&format!("{name} has stopped")),
+            Some(Ok(())) => {
+                world.count(Action::StoppedInOrder);
+                world.note(&format!("{name} has stopped"));
+            }
             Some(Err(error)) => {
                 world.make_untidy();
                 world.note(&format!("{name} has failed: {error}"));

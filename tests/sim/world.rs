@@ -1,25 +1,28 @@
-//! A world: one topic, one group, one store, one clock, and the truth about them.
+//! A world: topics, one group, one store, one clock, and the truth about them.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use model::{Offset, TopicPartition};
+use model::Offset;
 use object_store::ObjectStore;
 use pipeline::{Budget, Clock};
 use serde_json::{Value, json};
-use source::{Commit, CommitFate, MemoryLog};
+use source::{Commit, CommitFate, MemoryLog, Protocol, Subscription};
 use tokio::time::{Instant, sleep};
 use writer::{Abilities, Fate, FaultyStore, FileLimits, Request, RetryRules, Store};
 
+use crate::actions::{Action, Reported};
+use crate::bends::{Bend, BentStore};
+use crate::lanes::{lane, partition_of, topic};
+use crate::oracle::{Oracle, Wrong};
 use crate::recipe::Pairs;
-use crate::taps::Bend;
 use crate::truth::{PathOf, Record, Truth};
+use crate::watch::{watch_log, watch_store};
 use crate::weather::Weather;
 use crate::witness::Witness;
 
-/// The only topic.
-pub(crate) const TOPIC: &str = "t";
 /// The only group.
 pub(crate) const GROUP: &str = "connect-sim";
 /// 2024-01-01T10:59:40Z: twenty seconds before another hourly path.
@@ -44,7 +47,15 @@ pub(crate) const WHOLE_FILES: FileLimits =
 #[derive(Debug, Clone)]
 pub(crate) struct Make {
     pub(crate) seed: u64,
+    /// Of the first topic, whose name is `t`.
     pub(crate) partitions: i32,
+    /// The connector reads every topic `t...`, else only the first.
+    pub(crate) by_pattern: bool,
+    pub(crate) protocol: Protocol,
+    /// Each place for a worker has a `group.instance.id`.
+    pub(crate) is_static: bool,
+    /// The store knows If-None-Match.
+    pub(crate) conditional: bool,
     pub(crate) pairs: Pairs,
     pub(crate) path_of: PathOf,
     pub(crate) limits: FileLimits,
@@ -59,6 +70,10 @@ impl Default for Make {
         Make {
             seed: 1,
             partitions: 1,
+            by_pattern: false,
+            protocol: Protocol::Eager,
+            is_static: false,
+            conditional: true,
             pairs: Vec::new(),
             path_of: |partition, _, _| format!("partition={partition}"),
             limits: WHOLE_FILES,
@@ -95,6 +110,14 @@ struct Inner {
     truth: Arc<Mutex<Truth>>,
     clock: Arc<SimClock>,
     budgets: Mutex<Vec<Arc<Budget>>>,
+    /// Numbers of the lanes that are there.
+    lanes: Mutex<BTreeSet<i32>>,
+    /// The settings of the next life.
+    pairs: Mutex<Pairs>,
+    /// What tells settings that shape objects from others.
+    shape: AtomicI64,
+    /// Workers ask the store where they were when the group does not know.
+    recovers: AtomicBool,
     /// Somebody crashed, failed or lost what it held: uploads may be left behind.
     untidy: Arc<AtomicBool>,
 }
@@ -102,7 +125,7 @@ struct Inner {
 impl World {
     pub(crate) fn new(make: Make) -> World {
         let weather = Weather::new(make.seed);
-        let truth = Arc::new(Mutex::new(Truth::new(make.path_of)));
+        let truth = Arc::new(Mutex::new(Truth::new(make.path_of, make.conditional)));
         let untidy = Arc::new(AtomicBool::new(false));
         let (fates, noted, lost) = (weather.clone(), truth.clone(), untidy.clone());
         let objects = FaultyStore::new(Arc::new(Witness::new(truth.clone())), move |request, key| {
@@ -113,17 +136,47 @@ impl World {
                 // Nobody can remove an upload whose name was lost on the way.
                 lost.store(true, Ordering::Relaxed);
             }
-            noted.lock().expect("no panic holds it").note(&format!("store {request:?} {key}: {fate:?}"));
+            let mut truth = noted.lock().expect("no panic holds it");
+            truth.note(&format!("store {request:?} {key}: {fate:?}"));
+            if let Some(reported) = Reported::of(fate) {
+                truth.count(Action::Store(request, reported));
+            }
+            if matches!((request, fate), (Request::Put | Request::CompleteUpload, Fate::HangThenHappen(_))) {
+                truth.kill_doomed();
+            }
             fate
         });
         let log = MemoryLog::new();
-        log.create_topic(TOPIC, make.partitions);
+        log.set_protocol(GROUP, make.protocol);
+        log.create_topic(&topic(0), make.partitions);
         log.set_batch_rows_max(make.batch_rows);
         log.set_revoke_timeout(make.revoke_timeout);
-        let (fates, is_bent) = (weather.clone(), make.bend == Bend::RepeatUnknown);
-        log.set_faults(move |_, commits| if is_bent { CommitFate::Apply } else { fates.of_commit(commits) });
+        let (fates, noted, is_bent) = (weather.clone(), truth.clone(), make.bend == Bend::RepeatUnknown);
+        log.set_faults(move |_, commits| {
+            let fate = if is_bent { CommitFate::Apply } else { fates.of_commit(commits) };
+            if fate == CommitFate::Refuse {
+                noted.lock().expect("no panic holds it").count(Action::CommitRefused);
+            }
+            fate
+        });
+        watch_log(&log, truth.clone());
+        watch_store(&objects, truth.clone());
         let clock = Arc::new(SimClock { began: Instant::now(), moved_ms: AtomicI64::new(0) });
-        World(Arc::new(Inner { make, log, weather, objects, truth, clock, budgets: Mutex::default(), untidy }))
+        let (lanes, pairs) = (Mutex::new((0..make.partitions).collect()), Mutex::new(make.pairs.clone()));
+        World(Arc::new(Inner {
+            make,
+            log,
+            weather,
+            objects,
+            truth,
+            clock,
+            budgets: Mutex::default(),
+            lanes,
+            pairs,
+            shape: AtomicI64::new(0),
+            recovers: AtomicBool::new(false),
+            untidy,
+        }))
     }
 
     pub(crate) fn make(&self) -> &Make {
@@ -154,10 +207,90 @@ impl World {
         self.0.log.generation(GROUP)
     }
 
-    /// A client of the store as a process has it.
-    pub(crate) fn store(&self, seed: u64) -> Store {
-        let objects: Arc<dyn ObjectStore> = Arc::new(self.0.objects.clone());
-        Store::with(objects, "sim", Abilities { metadata: true, conditional: true }, RULES, seed)
+    /// A client of the store as the process `name` has it.
+    pub(crate) fn store(&self, name: &str, seed: u64) -> Store {
+        let bent = BentStore::new(self.0.objects.handle(name), self.0.make.bend);
+        let objects: Arc<dyn ObjectStore> = Arc::new(bent);
+        let abilities = Abilities { metadata: true, conditional: self.0.make.conditional };
+        Store::with(objects, "sim", abilities, RULES, seed)
+    }
+
+    /// What workers subscribe to.
+    pub(crate) fn subscription(&self) -> Subscription {
+        if self.0.make.by_pattern {
+            Subscription::Regex("t\\d?".to_owned())
+        } else {
+            Subscription::Topics(vec![topic(0)])
+        }
+    }
+
+    /// The settings of the next life, and what tells their shape from others.
+    pub(crate) fn settings(&self) -> (Pairs, i64) {
+        let pairs = self.0.pairs.lock().expect("no panic holds it").clone();
+        (pairs, self.0.shape.load(Ordering::Relaxed))
+    }
+
+    /// A person changes a setting that shapes no object; workers have it from their next life on.
+    pub(crate) fn set(&self, key: &'static str, value: String) {
+        self.note(&format!("{key} is {value} from now on"));
+        let mut pairs = self.0.pairs.lock().expect("no panic holds it");
+        pairs.retain(|(other, _)| *other != key);
+        pairs.push((key, value));
+    }
+
+    /// A person changes a setting that shapes objects, or takes the change back.
+    pub(crate) fn reshape(&self, shape: i64) {
+        self.note(&format!("settings of shape {shape} from now on"));
+        self.0.shape.store(shape, Ordering::Relaxed);
+    }
+
+    /// Whether workers ask the store when the group does not know where they were.
+    pub(crate) fn recovers(&self) -> bool {
+        self.0.recovers.load(Ordering::Relaxed)
+    }
+
+    /// Workers ask the store from now on.
+    pub(crate) fn set_recovers(&self) {
+        self.0.recovers.store(true, Ordering::Relaxed);
+    }
+
+    /// The group forgets everything. Nobody may be a member, and nothing on its way.
+    pub(crate) fn lose_group(&self) {
+        self.note("the group forgets everything");
+        self.count(Action::GroupLost);
+        self.truth().forget_committed();
+        self.0.log.forget_group(GROUP);
+    }
+
+    /// Somebody deletes the first topic and creates it again.
+    pub(crate) fn recreate_topic(&self) {
+        self.note("the first topic is deleted and created again");
+        self.truth().forget_committed();
+        self.0.log.recreate_topic(&topic(0), self.0.make.partitions);
+    }
+
+    /// A person sets the committed offset of a lane, while nobody works.
+    pub(crate) fn set_back(&self, number: i32, offset: i64) {
+        self.note(&format!("a person sets p{number} to {offset}"));
+        self.truth().forget_committed();
+        let offset = Offset::new(offset).expect("not negative");
+        self.0.log.set_committed(GROUP, &lane(number), offset, "");
+    }
+
+    /// One more lane.
+    pub(crate) fn add_lane(&self, number: i32) {
+        let lane = lane(number);
+        self.note(&format!("{lane} appears"));
+        self.count(if lane.partition == 0 { Action::NewTopic } else { Action::NewPartition });
+        self.0.lanes.lock().expect("no panic holds it").insert(number);
+        self.0.log.create_topic(&lane.topic, lane.partition + 1);
+    }
+
+    /// Retention removes the records of a lane before `begin`.
+    pub(crate) fn retain_from(&self, number: i32, begin: i64) {
+        self.note(&format!("retention leaves p{number} from {begin} on"));
+        self.truth().excuse(number, begin);
+        self.0.log.retain_from(&lane(number), Offset::new(begin).expect("not negative"));
     }
 
     /// The memory of a new process.
@@ -169,6 +302,10 @@ impl World {
 
     pub(crate) fn note(&self, line: &str) {
         self.truth().note(line);
+    }
+
+    pub(crate) fn count(&self, action: Action) {
+        self.truth().count(action);
     }
 
     /// Somebody did not end in order.
@@ -183,25 +320,23 @@ impl World {
     /// Moves the wall clock.
     pub(crate) fn jump(&self, ms: i64) {
         self.note(&format!("the clock jumps by {ms} ms"));
+        self.count(if ms < 0 { Action::ClockBack } else { Action::ClockForward });
         self.0.clock.moved_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
-    fn lanes(&self) -> impl Iterator<Item = TopicPartition> {
-        (0..self.0.make.partitions).map(|partition| TopicPartition::new(TOPIC, partition))
+    /// Numbers of the lanes that are there.
+    pub(crate) fn lanes(&self) -> Vec<i32> {
+        self.0.lanes.lock().expect("no panic holds it").iter().copied().collect()
     }
 
-    /// Looks at what the group holds and at the memory in use.
+    /// Looks at the memory in use.
     pub(crate) fn look(&self) {
-        for lane in self.lanes() {
-            if let Some((offset, _)) = self.0.log.committed(GROUP, &lane) {
-                self.truth().committed(lane.partition, offset.get());
-            }
-        }
         for budget in self.0.budgets.lock().expect("no panic holds it").iter() {
             // A batch may be on its way when the limit is met, and columns weigh more than text.
             let most = budget.limit() + 2 * self.0.make.batch_rows * 256;
             if budget.used() > most {
-                self.truth().accuse(format!("{} bytes in use of a budget of {}", budget.used(), budget.limit()));
+                let what = format!("{} bytes in use of a budget of {}", budget.used(), budget.limit());
+                self.truth().accuse(Oracle::Memory, what);
             }
         }
     }
@@ -233,30 +368,46 @@ impl World {
 
     /// A record that must not be found in any object.
     pub(crate) fn produce_bad(&self, partition: i32, text: Option<&str>) -> i64 {
+        self.count(if text.is_none() { Action::Tombstone } else { Action::BadRecord });
         let record = Record { value: None, time_ms: self.0.clock.now_ms() };
         self.append(partition, text.map(str::as_bytes), record)
     }
 
-    fn append(&self, partition: i32, text: Option<&[u8]>, record: Record) -> i64 {
+    fn append(&self, number: i32, text: Option<&[u8]>, record: Record) -> i64 {
         // Known before it can be read.
-        self.truth().records.insert((partition, self.end(partition)), record.clone());
-        self.0.log.produce(TOPIC, partition, None, text, record.time_ms, Vec::new()).get()
+        self.truth().records.insert((number, self.end(number)), record.clone());
+        let topic = lane(number).topic;
+        self.0.log.produce(&topic, partition_of(number), None, text, record.time_ms, Vec::new()).get()
+    }
+
+    /// Offsets without records, as control records make them.
+    pub(crate) fn skip(&self, number: i32, count: u32) {
+        self.count(Action::OffsetsWithoutRecords);
+        if self.truth().records.range((number, 0)..(number + 1, 0)).next().is_none() {
+            self.count(Action::LaneWithoutRecords);
+        }
+        self.0.log.skip(&lane(number).topic, partition_of(number), count);
     }
 
     /// Offset of the next record.
-    pub(crate) fn end(&self, partition: i32) -> i64 {
-        self.0.log.end_offset(&TopicPartition::new(TOPIC, partition)).map_or(0, Offset::get)
+    pub(crate) fn end(&self, number: i32) -> i64 {
+        self.0.log.end_offset(&lane(number)).map_or(0, Offset::get)
     }
 
     /// Committed offset and metadata.
-    pub(crate) fn committed(&self, partition: i32) -> (i64, String) {
-        let committed = self.0.log.committed(GROUP, &TopicPartition::new(TOPIC, partition));
+    pub(crate) fn committed(&self, number: i32) -> (i64, String) {
+        let committed = self.0.log.committed(GROUP, &lane(number));
         committed.map_or((0, String::new()), |(offset, metadata)| (offset.get(), metadata))
     }
 
     /// Whether everything is committed and no plan is left.
     pub(crate) fn is_done(&self) -> bool {
-        self.lanes().all(|lane| self.committed(lane.partition) == (self.end(lane.partition), String::new()))
+        self.lanes().iter().all(|number| self.committed(*number) == (self.end(*number), String::new()))
+    }
+
+    /// Whether the group holds a plan.
+    pub(crate) fn has_plan(&self) -> bool {
+        self.lanes().iter().any(|number| !self.committed(*number).1.is_empty())
     }
 
     /// Waits until `holds`; the world's time passes.
@@ -281,28 +432,33 @@ impl World {
     }
 
     /// What is wrong when nobody works any more. `whole`: everything must be visible and committed.
-    pub(crate) fn verdict(&self, whole: bool) -> Vec<String> {
+    pub(crate) fn verdict(&self, whole: bool) -> Vec<Wrong> {
         self.look();
         let mut wrong = self.truth().verdict(whole);
-        for lane in self.lanes().filter(|_| whole) {
-            let (offset, metadata) = self.committed(lane.partition);
-            let end = self.end(lane.partition);
+        for number in self.lanes().into_iter().filter(|_| whole) {
+            let ((offset, metadata), end) = (self.committed(number), self.end(number));
             if (offset, metadata.as_str()) != (end, "") {
-                wrong.push(format!("{lane} is committed up to {offset} of {end} with metadata {metadata:?}"));
+                let what = format!("p{number} is committed up to {offset} of {end} with metadata {metadata:?}");
+                wrong.push(Wrong::new(Oracle::Lag, what));
             }
         }
-        let (mut replaced, mut made_twice) = (self.0.objects.replaced(), self.truth().made_twice.clone());
+        let (mut replaced, mut known) = (self.0.objects.replaced(), self.truth().made_twice.clone());
+        known.extend(self.truth().replaced.iter().cloned());
         replaced.sort_unstable();
-        made_twice.sort_unstable();
-        if replaced != made_twice {
-            wrong.push(format!("{replaced:?} were written over, of which {made_twice:?} with the same rows"));
+        known.sort_unstable();
+        if replaced != known && wrong.is_empty() {
+            wrong.push(Wrong::new(
+                Oracle::Changed,
+                format!("{replaced:?} were written over, of which {known:?} may be"),
+            ));
         }
         if !self.0.untidy.load(Ordering::Relaxed) {
-            wrong.extend(self.0.objects.open_uploads().iter().map(|key| format!("the upload of {key} is left behind")));
+            let left = self.0.objects.open_uploads().into_iter();
+            wrong.extend(left.map(|key| Wrong::new(Oracle::Orphan, format!("the upload of {key} is left behind"))));
         }
         let budgets = self.0.budgets.lock().expect("no panic holds it");
         let held = budgets.iter().map(|budget| budget.used()).filter(|used| *used > 0);
-        wrong.extend(held.map(|used| format!("{used} bytes of memory were never given back")));
+        wrong.extend(held.map(|used| Wrong::new(Oracle::Memory, format!("{used} bytes were never given back"))));
         wrong
     }
 
@@ -318,6 +474,7 @@ impl World {
 
     fn expect_no_wrong(&self, whole: bool) {
         let wrong = self.verdict(whole);
-        assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), self.tail(60));
+        let texts: Vec<String> = wrong.iter().map(Wrong::to_string).collect();
+        assert!(wrong.is_empty(), "{}\n{}", texts.join("\n"), self.tail(60));
     }
 }

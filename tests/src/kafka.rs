@@ -78,12 +78,19 @@ pub struct OffsetLimits {
 impl Kafka {
     /// A new node of the caller's own; it ends and its data goes when dropped.
     pub fn start() -> Result<Kafka, Error> {
+        Kafka::start_with(&[])
+    }
+
+    /// As [`Kafka::start`], with these properties of the broker over those of the harness.
+    pub fn start_with(properties_over: &[(&str, &str)]) -> Result<Kafka, Error> {
         let home = install("kafka")?;
         let failed = |e: std::io::Error| Error::Server { what: "kafka", why: e.to_string() };
         let directory = data_directory("kafka").map_err(failed)?;
         let (port, controller_port) = (free_port(), free_port());
         let properties = directory.join("server.properties");
-        std::fs::write(&properties, server_properties(&directory, port, controller_port)).map_err(failed)?;
+        let over: String = properties_over.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let text = server_properties(&directory, port, controller_port) + &over;
+        std::fs::write(&properties, text).map_err(failed)?;
         let properties = properties.display().to_string();
         let format = ["format", "--cluster-id", CLUSTER_ID, "--config", &properties];
         run_java(&home, "kafka.tools.StorageTool", &format)?;

@@ -19,6 +19,7 @@
 mod error;
 mod kafka;
 mod process;
+mod proxy;
 mod readers;
 pub mod ring;
 mod s3;
@@ -28,8 +29,9 @@ mod sluice;
 
 pub use error::Error;
 pub use kafka::{GroupOffset, Kafka, OffsetLimits, Record};
-pub use process::{stop_all, unique};
-pub use readers::{Readers, Row};
+pub use process::{announce, keep_data, setting, stop_all, unique};
+pub use proxy::{Counts, Fault, Faults, Proxy, Request};
+pub use readers::{Call, Readers, Row};
 pub use s3::{Object, S3};
 pub use services::{Need, Services};
 pub use sluice::{Place, Reply, Sluice, Start};

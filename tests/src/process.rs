@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -21,8 +22,31 @@ pub fn stop_all() {
     for process in lock(&RUNNING).drain(..) {
         process.kill();
     }
-    if let Some(root) = DATA_ROOT.get() {
-        let _ = std::fs::remove_dir_all(root);
+    let Some(root) = DATA_ROOT.get() else { return };
+    match KEPT.load(Ordering::Relaxed) {
+        true => drop(std::fs::rename(root, kept_root())),
+        false => drop(std::fs::remove_dir_all(root)),
+    }
+}
+
+/// Set by [`keep_data`].
+static KEPT: AtomicBool = AtomicBool::new(false);
+
+/// Has all data of services and programs stay after this run, for somebody to look into a failure; returns where it will
+/// be. Nobody removes it later.
+pub fn keep_data() -> PathBuf {
+    KEPT.store(true, Ordering::Relaxed);
+    kept_root()
+}
+
+fn kept_root() -> PathBuf {
+    std::env::temp_dir().join(format!("sluice-kept-{}", std::process::id()))
+}
+
+/// Removes the data of a service that ended, unless it is [kept](keep_data).
+pub(crate) fn remove_data(directory: &Path) {
+    if !KEPT.load(Ordering::Relaxed) {
+        let _ = std::fs::remove_dir_all(directory);
     }
 }
 
@@ -75,6 +99,11 @@ impl Process {
             // SAFETY: kill takes plain numbers; the child is not reaped yet, so the id is still its own.
             unsafe { libc::kill(pid, signal) };
         }
+    }
+
+    /// The number that the system knows it by.
+    pub(crate) fn id(&self) -> u32 {
+        lock(&self.0).id()
     }
 
     /// SIGKILL; returns when the process is gone.
@@ -176,8 +205,13 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 
 /// Says something to whoever watches the run.
 #[expect(clippy::print_stderr, reason = "a test run talks to a person")]
-pub(crate) fn announce(text: &str) {
+pub fn announce(text: &str) {
     eprintln!("{text}");
+}
+
+/// A number from outside; what is no number counts as unset.
+pub fn setting<T: FromStr>(name: &str, default: T) -> T {
+    environment(name).and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// The end of a text, for error messages.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -69,8 +69,14 @@ impl Readers {
 
     /// As [`Readers::call`], for a function that returns bytes.
     pub fn run(&self, script: &str, action: &str, request: &Value) -> Result<Vec<u8>, Error> {
+        self.begin(script, action, request, CALL_LIMIT)?.output()
+    }
+
+    /// As [`Readers::call`], for a function that runs beside the caller. It is ended after `limit`, or when the calling
+    /// thread ends.
+    pub fn begin(&self, script: &str, action: &str, request: &Value, limit: Duration) -> Result<Call, Error> {
         let failed = |why: String| Error::Call { what: action.to_owned(), why };
-        let mut python = limited(&self.python, CALL_LIMIT)
+        let mut python = limited(&self.python, limit)
             .args(["-c", &format!("{script}\n{ENTRY}"), action])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -81,7 +87,26 @@ impl Readers {
         // A script that dies before it has read its request says why on stderr.
         let _ = input.write_all(request.to_string().as_bytes());
         drop(input);
-        let output = python.wait_with_output().map_err(|e| failed(e.to_string()))?;
+        Ok(Call { python, action: action.to_owned() })
+    }
+}
+
+/// A function of a Python script that is running.
+pub struct Call {
+    python: Child,
+    action: String,
+}
+
+impl Call {
+    /// Waits for its end and reads its result from JSON.
+    pub fn finish<T: DeserializeOwned>(self) -> Result<T, Error> {
+        let what = self.action.clone();
+        serde_json::from_slice(&self.output()?).map_err(|e| Error::Call { what, why: e.to_string() })
+    }
+
+    fn output(self) -> Result<Vec<u8>, Error> {
+        let failed = |why: String| Error::Call { what: self.action.clone(), why };
+        let output = self.python.wait_with_output().map_err(|e| failed(e.to_string()))?;
         match output.status.success() {
             true => Ok(output.stdout),
             false => {

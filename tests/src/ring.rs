@@ -36,10 +36,15 @@ pub struct Test {
 
 /// The main function of a ring. Takes the arguments of `cargo test`: filters, `--exact`, `--list`, `--test-threads`.
 pub fn main(tests: &[Test]) -> ExitCode {
+    main_within(tests, TEST_LIMIT)
+}
+
+/// As [`main`], with another time after which a test counts as failed.
+pub fn main_within(tests: &[Test], limit: Duration) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TESTS_AT_ONCE);
     let missing = if arguments.list { BTreeMap::new() } else { resolve_needs(&arguments, tests) };
-    let trials = tests.iter().map(|&test| trial(test, find_missing(&test, &missing))).collect();
+    let trials = tests.iter().map(|&test| trial(test, limit, find_missing(&test, &missing))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     stop_all();
     report_missing(&missing);
@@ -60,7 +65,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 fn resolve_needs(arguments: &Arguments, tests: &[Test]) -> BTreeMap<Need, Error> {
     let needs: BTreeSet<Need> = tests
         .iter()
-        .filter(|test| !arguments.is_filtered_out(&trial(**test, None)))
+        .filter(|test| !arguments.is_filtered_out(&trial(**test, TEST_LIMIT, None)))
         .flat_map(|test| test.needs.iter().copied())
         .collect();
     thread::scope(|scope| {
@@ -85,9 +90,9 @@ fn report_missing(missing: &BTreeMap<Need, Error>) {
     }
 }
 
-fn trial(test: Test, missing: Option<Error>) -> Trial {
+fn trial(test: Test, limit: Duration, missing: Option<Error>) -> Trial {
     Trial::ignorable_test(test.name, move || match missing {
-        None => run(test).map(|()| Completion::Completed),
+        None => run(test, limit).map(|()| Completion::Completed),
         Some(Error::Unavailable { what, why }) if may_ignore() => {
             let reason = why.lines().next().unwrap_or_default();
             Ok(Completion::ignored_with(format!("no {what}: {reason}")))
@@ -101,7 +106,7 @@ fn may_ignore() -> bool {
     environment("CI").is_none_or(|value| value == "false") && environment("NEXTEST").is_none()
 }
 
-fn run(test: Test) -> Result<(), Failed> {
+fn run(test: Test, limit: Duration) -> Result<(), Failed> {
     let (done, outcome) = mpsc::channel();
     thread::Builder::new()
         .name(test.name.to_owned())
@@ -109,11 +114,11 @@ fn run(test: Test) -> Result<(), Failed> {
             let _ = done.send(catch_unwind(test.run));
         })
         .map_err(Failed::from)?;
-    match outcome.recv_timeout(TEST_LIMIT) {
+    match outcome.recv_timeout(limit) {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => Err(Failed::from(error)),
         Ok(Err(panic)) => Err(Failed::from(panic_message(panic.as_ref()))),
-        Err(_) => Err(Failed::from(format!("was not done after {TEST_LIMIT:?}"))),
+        Err(_) => Err(Failed::from(format!("was not done after {limit:?}"))),
     }
 }
 

@@ -194,7 +194,7 @@ impl S3 {
     }
 
     /// `request`, with the store for py/store.py to connect to.
-    pub(crate) fn request(&self, mut request: serde_json::Value) -> serde_json::Value {
+    pub fn request(&self, mut request: serde_json::Value) -> serde_json::Value {
         request["store"] = json!({
             "endpoint": self.endpoint,
             "access_key": self.access_key,

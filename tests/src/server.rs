@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Error;
-use crate::process::{Process, last_lines, wait_until};
+use crate::process::{Process, last_lines, remove_data, wait_until};
 
 /// Longer than any service needs even on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -85,7 +85,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.process.kill();
-        let _ = std::fs::remove_dir_all(&self.launch.directory);
+        remove_data(&self.launch.directory);
     }
 }
 

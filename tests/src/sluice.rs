@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::process::{Process, announce, data_directory, environment, free_port, last_lines};
+use crate::process::{Process, announce, data_directory, environment, free_port, last_lines, limited, remove_data};
 use crate::{Error, Kafka, S3};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -141,9 +141,15 @@ impl Sluice {
 
     /// Starts it again after it ended, with the same port and state.
     pub fn restart(&mut self) -> Result<(), Error> {
+        self.spawn_again()?;
+        self.wait_ready()
+    }
+
+    /// As [`Sluice::restart`], without waiting for REST.
+    pub fn spawn_again(&mut self) -> Result<(), Error> {
         self.starts += 1;
         self.process = spawn(&self.start, &self.place, self.starts)?;
-        self.wait_ready()
+        Ok(())
     }
 
     fn wait_ready(&self) -> Result<(), Error> {
@@ -160,12 +166,17 @@ impl Sluice {
         self.process.signal(libc::SIGTERM);
     }
 
+    /// The exit code if it has ended, or 128 plus the signal that ended it.
+    pub fn exit(&self) -> Option<i32> {
+        self.process.ended().map(exit_code)
+    }
+
     /// Waits for its end; the exit code, or 128 plus the signal that ended it.
     pub fn wait_exit(&self, limit: Duration) -> Result<i32, Error> {
         let end = Instant::now() + limit;
         loop {
-            if let Some(status) = self.process.ended() {
-                return Ok(exit_code(status));
+            if let Some(code) = self.exit() {
+                return Ok(code);
             }
             if Instant::now() > end {
                 return Err(self.failure(&format!("did not end within {limit:?}")));
@@ -185,6 +196,16 @@ impl Sluice {
         self.process.kill();
     }
 
+    /// Freezes the process, heartbeats and all.
+    pub fn pause(&self) {
+        self.process.signal(libc::SIGSTOP);
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.process.signal(libc::SIGCONT);
+    }
+
     /// Whether the process is there.
     pub fn is_running(&self) -> bool {
         self.process.ended().is_none()
@@ -196,11 +217,31 @@ impl Sluice {
         (1..=self.starts).map(|start| String::from_utf8_lossy(&read(start)).into_owned()).collect()
     }
 
+    /// Runs another command of the program, such as `offsets`, in this one's environment; its exit code and what it printed
+    /// on stdout and, behind that, on stderr.
+    pub fn ask(&self, arguments: &[&str]) -> Result<(i32, String), Error> {
+        let output = limited(program()?, LIMIT)
+            .args(arguments)
+            .env_clear()
+            .envs(environment("PATH").map(|path| ("PATH", path)))
+            .envs(self.start.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(ROOT)
+            .output()
+            .map_err(|error| failed(format!("could not be run: {error}")))?;
+        let printed = [output.stdout, output.stderr].concat();
+        Ok((exit_code(output.status), String::from_utf8_lossy(&printed).into_owned()))
+    }
+
     // ---- REST
 
     /// `GET`.
     pub fn get(&self, path: &str) -> Result<Reply, Error> {
         self.request("GET", path, None)
+    }
+
+    /// `GET`; None if there is no answer within `limit`, as from a process that is paused.
+    pub fn get_within(&self, path: &str, limit: Duration) -> Option<Reply> {
+        self.exchange_within("GET", path, None, limit).ok()
     }
 
     /// `PUT`, with a JSON body if there is one.
@@ -232,8 +273,12 @@ impl Sluice {
     }
 
     fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Reply> {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.place.port)), LIMIT)?;
-        stream.set_read_timeout(Some(LIMIT))?;
+        self.exchange_within(method, path, body, LIMIT)
+    }
+
+    fn exchange_within(&self, method: &str, path: &str, body: Option<&Value>, limit: Duration) -> io::Result<Reply> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.place.port)), limit)?;
+        stream.set_read_timeout(Some(limit))?;
         let body = body.map(Value::to_string).unwrap_or_default();
         write!(
             stream,
@@ -310,17 +355,38 @@ impl Sluice {
     }
 
     /// Looks until `find` finds something; an error, with the end of the log, after 90 s.
-    pub fn wait<T>(&self, what: &str, mut find: impl FnMut(&Sluice) -> Result<Option<T>, Error>) -> Result<T, Error> {
-        let end = Instant::now() + LIMIT;
+    pub fn wait<T>(&self, what: &str, find: impl FnMut(&Sluice) -> Result<Option<T>, Error>) -> Result<T, Error> {
+        self.wait_within(LIMIT, what, find)
+    }
+
+    /// As [`Sluice::wait`], with another limit.
+    pub fn wait_within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut find: impl FnMut(&Sluice) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
+        let end = Instant::now() + limit;
         loop {
             if let Some(found) = find(self)? {
                 return Ok(found);
             }
             if Instant::now() > end {
-                return Err(self.failure(&format!("waited {LIMIT:?} in vain until {what}")));
+                return Err(self.failure(&format!("waited {limit:?} in vain until {what}")));
             }
             thread::sleep(LOOK);
         }
+    }
+
+    /// The most memory that the process ever had in RAM, in bytes (`VmHWM` of proc_pid_status(5)).
+    pub fn peak_memory_bytes(&self) -> Result<u64, Error> {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(&path).map_err(|error| failed(format!("{path}: {error}")))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        let kilobytes = line.trim().trim_end_matches(" kB").parse::<u64>();
+        kilobytes
+            .map(|kilobytes| kilobytes * 1024)
+            .map_err(|error| failed(format!("{path} has VmHWM {line:?}: {error}")))
     }
 
     fn failure(&self, why: &str) -> Error {
@@ -334,7 +400,7 @@ impl Drop for Sluice {
         if thread::panicking() {
             announce(&format!("--- log of sluice on port {}\n{}", self.place.port, last_lines(&self.log(), 60)));
         }
-        let _ = std::fs::remove_dir_all(&self.place.directory);
+        remove_data(&self.place.directory);
     }
 }
 

@@ -47,6 +47,7 @@ impl Refusal {
             | Error::NotFound(_)
             | Error::AlreadyExists(_)
             | Error::State(_)
+            | Error::Offsets(_)
             | Error::Stopping
             | Error::Panicked(_) => Refusal::from(error),
         }
@@ -60,7 +61,7 @@ impl From<Error> for Refusal {
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::AlreadyExists(_) => StatusCode::CONFLICT,
             Error::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Error::State(_) | Error::Panicked(_) => {
+            Error::State(_) | Error::Offsets(_) | Error::Panicked(_) => {
                 error!(error = %error, "request failed");
                 StatusCode::INTERNAL_SERVER_ERROR
             }

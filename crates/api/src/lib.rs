@@ -1,6 +1,6 @@
 //! Kafka Connect's REST dialect: every path of the API that this version has is one line of the table in `routes`. A
 //! handler asks the [`Supervisor`] and puts its answer into the body that Kafka Connect 4.3.1 would have sent, member for
-//! member. Whatever goes wrong becomes one type, `error::Refusal`, and thus one shape. The offsets, topics and
+//! member. Whatever goes wrong becomes one type, `error::Refusal`, and thus one shape. The
 //! `/admin/loggers` endpoints are not there yet and answer 404 as unknown paths. Nothing here waits for a task: slow
 //! operations go on in the supervisor when a client hangs up or its time is over.
 //!
@@ -13,6 +13,7 @@
 mod bodies;
 mod connectors;
 mod error;
+mod offsets;
 mod plugins;
 mod request;
 mod routes;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
 
 use crate::error::Refusal;
-use crate::{ApiState, connectors, plugins, worker};
+use crate::{ApiState, connectors, offsets, plugins, worker};
 
 /// Largest body of a request; a configuration with an inline schema is some KB.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -21,7 +21,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// All endpoints on `state`. Every path also answers with a slash at its end.
 pub fn router(state: ApiState) -> Router {
-    let json: [(&str, &str, MethodRouter<ApiState>); 15] = [
+    let json: [(&str, &str, MethodRouter<ApiState>); 18] = [
         ("/", "GET", get(worker::server)),
         ("/health", "GET", get(worker::health)),
         ("/connectors", "POST, GET", get(connectors::list).post(connectors::create)),
@@ -35,6 +35,13 @@ pub fn router(state: ApiState) -> Router {
         ("/connectors/{name}/tasks", "GET", get(connectors::tasks)),
         ("/connectors/{name}/tasks/{task}/status", "GET", get(connectors::task_status)),
         ("/connectors/{name}/tasks/{task}/restart", "POST", post(connectors::restart_task)),
+        (
+            "/connectors/{name}/offsets",
+            "DELETE, GET, PATCH",
+            get(offsets::list).patch(offsets::alter).delete(offsets::reset),
+        ),
+        ("/connectors/{name}/topics", "GET", get(offsets::topics)),
+        ("/connectors/{name}/topics/reset", "PUT", put(offsets::forget_topics)),
         ("/connectors/{name}/restart", "POST", post(connectors::restart)),
         ("/connectors/{name}/pause", "PUT", put(connectors::pause)),
         ("/connectors/{name}/resume", "PUT", put(connectors::resume)),

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use supervisor::fake::FakeAssembly;
-use supervisor::{Options, StateStore, Supervisor};
+use supervisor::{Options, StateStore, Submitted, Supervisor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
@@ -25,6 +25,11 @@ async fn state() -> ApiState {
         cluster_id: Arc::new(|| None),
         metrics: Arc::new(|| "# EOF\n".to_owned()),
     }
+}
+
+fn submitted() -> Submitted {
+    let pairs = [("connector.class", "FileStreamSink"), ("topics", "t")];
+    pairs.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).into()
 }
 
 /// Status, content type and body of one request.
@@ -143,6 +148,66 @@ async fn every_answer_has_its_status_and_body() {
     let (path, body) = put("late");
     let (status, _, body) = ask(&router, "PUT", &path, &[], &body).await;
     assert_eq!((status, body.as_str()), (503, r#"{"error_code":503,"message":"the worker is shutting down"}"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_that_cannot_be_read_are_refused_and_say_why() {
+    let state = state().await;
+    state.supervisor.clone().put_config("a", submitted()).await.unwrap();
+    state.supervisor.stop("a").await.unwrap();
+    let router = api::router(state);
+    let lane = r#""kafka_topic":"t","kafka_partition":0"#;
+    let cases: &[(&str, u16, &str)] = &[
+        (r#"{"offset":null}"#, 400, "The partition for a sink connector offset cannot be null or missing"),
+        (r#"{"partition":null}"#, 400, "The partition for a sink connector offset cannot be null or missing"),
+        (
+            r#"{"partition":{"kafka_partition":0}}"#,
+            400,
+            "The partition for a sink connector offset must contain the keys 'kafka_topic' and 'kafka_partition'",
+        ),
+        (
+            r#"{"partition":{"kafka_topic":null,"kafka_partition":0}}"#,
+            400,
+            "Kafka topic names must be valid strings and may not be null",
+        ),
+        (
+            r#"{"partition":{"kafka_topic":"t","kafka_partition":null}}"#,
+            400,
+            "Kafka partitions must be valid numbers and may not be null",
+        ),
+        (
+            r#"{"partition":{"kafka_topic":"t","kafka_partition":"x"}}"#,
+            400,
+            "Failed to parse the following Kafka partition value in the provided offsets: 'x'. Partition values for sink connectors need to be integers.",
+        ),
+        (
+            r#"{"partition":{LANE},"offset":{"offset":1}}"#,
+            400,
+            "The offset for a sink connector should either be null or contain the key 'kafka_offset'",
+        ),
+        (
+            r#"{"partition":{LANE},"offset":{"kafka_offset":-1}}"#,
+            400,
+            "Failed to parse the following Kafka offset value in the provided offsets: '-1'. Offset values for sink connectors need to be integers.",
+        ),
+        (
+            r#"{"partition":{LANE},"offset":{"kafka_offset":1}}"#,
+            500,
+            "Failed to alter consumer group offsets for connector a: there is no topic-partition t-0",
+        ),
+    ];
+    for (entry, status, message) in cases {
+        let body = format!(r#"{{"offsets":[{}]}}"#, entry.replace("LANE", lane));
+        let (found, _, answer) = ask(&router, "PATCH", "/connectors/a/offsets", &[], &body).await;
+        assert_eq!((found, answer), (*status, format!(r#"{{"error_code":{status},"message":"{message}"}}"#)), "{body}");
+    }
+    for body in [r#"{"offsets":1}"#, r#"{"offsets":[1]}"#, r#"{"other":[]}"#, "[]"] {
+        let (found, _, answer) = ask(&router, "PATCH", "/connectors/a/offsets", &[], body).await;
+        assert_eq!(found, 500, "{body}: {answer}");
+    }
+    let (found, _, answer) = ask(&router, "DELETE", "/connectors/a/offsets", &[], "").await;
+    let reset = r#"{"message":"The offsets for this connector have been reset successfully"}"#;
+    assert_eq!((found, answer.as_str()), (200, reset));
 }
 
 /// Method, path, headers, expected status.

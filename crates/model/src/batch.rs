@@ -105,8 +105,18 @@ impl BytesColumn {
 
     fn finish(self) -> BinaryArray {
         let nulls = self.any_null.then(|| NullBuffer::from(self.valid));
-        BinaryArray::new(OffsetBuffer::new(ScalarBuffer::from(self.ends)), Buffer::from_vec(self.data), nulls)
+        let ends = OffsetBuffer::new(ScalarBuffer::from(without_slack(self.ends)));
+        BinaryArray::new(ends, Buffer::from_vec(without_slack(self.data)), nulls)
     }
+}
+
+/// Gives back what `values` has room for beyond a quarter more than it holds. Memory is counted by what rows need, so a
+/// column must not keep the room of a larger batch, or what doubling left over.
+pub fn without_slack<T>(mut values: Vec<T>) -> Vec<T> {
+    if values.capacity() > values.len() + values.len() / 4 {
+        values.shrink_to_fit();
+    }
+    values
 }
 
 impl RawBatchBuilder {
@@ -175,8 +185,8 @@ impl RawBatchBuilder {
     pub fn finish(self) -> RawBatch {
         RawBatch {
             topic_partition: self.topic_partition,
-            offsets: ScalarBuffer::from(self.offsets),
-            timestamps_ms: ScalarBuffer::from(self.timestamps_ms),
+            offsets: ScalarBuffer::from(without_slack(self.offsets)),
+            timestamps_ms: ScalarBuffer::from(without_slack(self.timestamps_ms)),
             keys: self.keys.finish(),
             values: self.values.finish(),
             headers: self.any_header.then(|| Arc::new(self.headers)),

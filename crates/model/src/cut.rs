@@ -135,6 +135,9 @@ pub struct Plan {
     pub config_fingerprint: Fingerprint,
     /// Number of objects that the cut makes.
     pub files: u32,
+    /// Number of rows in them; `None` in plans of versions that did not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
 }
 
 /// Offset metadata that claims to be a plan and is not one that this version can replay.
@@ -180,7 +183,12 @@ impl Plan {
         config_fingerprint: Fingerprint,
         files: u32,
     ) -> Self {
-        Self { sluice: VERSION, end, clock_ms, nonce, schema, config_fingerprint, files }
+        Self { sluice: VERSION, end, clock_ms, nonce, schema, config_fingerprint, files, rows: None }
+    }
+
+    /// The same plan for objects that hold so many rows together.
+    pub fn with_rows(self, rows: u64) -> Self {
+        Self { rows: Some(rows), ..self }
     }
 
     /// First offset after the cut.
@@ -217,12 +225,14 @@ mod tests {
 
     fn plan() -> impl Strategy<Value = (i64, Plan)> {
         let schema = proptest::option::of((any::<u32>(), any::<u64>()));
-        (0..i64::MAX, 0..i64::MAX, any::<i64>(), any::<u64>(), schema, any::<u64>(), any::<u32>()).prop_map(
-            |(a, b, clock_ms, nonce, schema, config, files)| {
+        let rows = proptest::option::of(any::<u64>());
+        (0..i64::MAX, 0..i64::MAX, any::<i64>(), any::<u64>(), schema, any::<u64>(), any::<u32>(), rows).prop_map(
+            |(a, b, clock_ms, nonce, schema, config, files, rows)| {
                 let fingerprint = |n: u64| Fingerprint::of([&n.to_le_bytes()[..]]);
                 let schema = schema.map(|(version, f)| SchemaRef { version, fingerprint: fingerprint(f) });
                 let end = Offset::new(a.max(b)).unwrap();
-                (a.min(b), Plan::new(end, clock_ms, Nonce(nonce), schema, fingerprint(config), files))
+                let plan = Plan::new(end, clock_ms, Nonce(nonce), schema, fingerprint(config), files);
+                (a.min(b), Plan { rows, ..plan })
             },
         )
     }
@@ -231,7 +241,7 @@ mod tests {
         #[test]
         fn a_plan_comes_back_as_it_was_and_stays_far_below_the_brokers_limit((start, plan) in plan()) {
             let metadata = plan.to_metadata();
-            prop_assert!(metadata.len() <= 320, "{} bytes", metadata.len());
+            prop_assert!(metadata.len() <= 352, "{} bytes", metadata.len());
             let start = Offset::new(start).unwrap();
             let (range, read) = Plan::from_metadata(start, &metadata).unwrap().unwrap();
             prop_assert_eq!((range.start(), range.end()), (start, plan.end()));

@@ -15,7 +15,7 @@ mod plugin;
 mod position;
 mod settings;
 
-pub use batch::{Batch, Headers, RawBatch, RawBatchBuilder, Rejected, Stage, Values};
+pub use batch::{Batch, Headers, RawBatch, RawBatchBuilder, Rejected, Stage, Values, without_slack};
 pub use cut::{Cut, CutReason, METADATA_BYTES_MAX, Nonce, Plan, PlanError, SchemaRef};
 pub use fingerprint::Fingerprint;
 pub use key::{Check, DefaultValue, Effect, Importance, Key, Kind, Origin, Width};

@@ -26,7 +26,8 @@ use schema::{CONVERTERS, Part};
 use serde::{Deserialize, Serialize};
 use source::{KafkaSource, Producer, SourceConfig, Subscription};
 use writer::{
-    Environment, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, Rotation, Store, partitioner_plugin,
+    Environment, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, OnExisting, Rotation, Store,
+    partitioner_plugin,
 };
 
 #[global_allocator]
@@ -279,7 +280,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
         let task = Task {
             source: Arc::new(KafkaSource::new(source)?),
             recipe: Arc::new(recipe),
-            committer: Arc::new(ObjectCommitter::new(store.clone())),
+            committer: Arc::new(ObjectCommitter::new(store.clone(), OnExisting::Fail)),
             schemas: Arc::new(TopicSchemas::new(store, layout)),
             budget,
             clock: Arc::new(SystemClock),

@@ -1,6 +1,6 @@
 //! Why a task ended.
 
-use model::{Invalid, PlanError, Rejected, TopicPartition};
+use model::{Fingerprint, Invalid, OffsetRange, PlanError, Rejected, TopicPartition};
 
 /// Why a task ended before it was asked to. Its text is the trace in `/status`.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +29,32 @@ pub enum TaskError {
     Transient(String),
     /// The offset metadata of a topic-partition holds a plan that cannot be replayed.
     #[error(
-        "could not go on with {topic_partition}: {source}; start the sluice that made the plan, or set the group's offset by hand"
+        "could not go on with {topic_partition}: {source}; nothing is lost, and the other partitions are not concerned: run \
+         the version of sluice that made the plan until the partition's lag is 0. Only if that is impossible, look which \
+         objects from the committed offset on are there and set the partition's offset (sluice offsets)"
     )]
     Plan {
         /// The lane.
         topic_partition: TopicPartition,
         /// What is wrong.
         source: PlanError,
+    },
+    /// A cut was planned under other settings than these, and some of its objects may be visible: under these it would
+    /// be other objects.
+    #[error(
+        "the cut {range} of {topic_partition} was planned under other settings (fingerprint {planned}, now {configured}) and \
+         may be visible in part; nothing is lost: start the connector with the settings it had (format, names, partitioner, \
+         converter, topics.dir, store) until the lag of this partition is 0, then change them"
+    )]
+    OtherSettings {
+        /// The lane.
+        topic_partition: TopicPartition,
+        /// What the plan covers.
+        range: OffsetRange,
+        /// Fingerprint of the settings it was made under.
+        planned: Fingerprint,
+        /// Fingerprint of those of today.
+        configured: Fingerprint,
     },
 }
 
@@ -48,7 +67,8 @@ impl TaskError {
             | TaskError::Data(_)
             | TaskError::Invalid(_)
             | TaskError::Refused(_)
-            | TaskError::Plan { .. } => false,
+            | TaskError::Plan { .. }
+            | TaskError::OtherSettings { .. } => false,
         }
     }
 }

@@ -251,13 +251,17 @@ impl Lane {
         }
         self.parts.typing.load().await?;
         if self.parts.typing.wants_first_rows() {
-            let mut texts: Vec<BinaryArray> = Vec::new();
+            let (mut texts, mut is_typed): (Vec<BinaryArray>, bool) = (Vec::new(), false);
             for raw in &held_back {
                 for batch in self.converter.decode(raw).await?.batches {
-                    if let Values::Schemaless(column) = batch.values {
-                        texts.push(column);
+                    match batch.values {
+                        Values::Schemaless(column) => texts.push(column),
+                        Values::Typed(_) => is_typed = true,
                     }
                 }
+            }
+            if is_typed && texts.is_empty() {
+                self.parts.typing.rows_have_schemas();
             }
             self.parts.typing.learn(&texts.iter().collect::<Vec<_>>()).await?;
         }
@@ -284,13 +288,15 @@ impl Lane {
 
     async fn finish_replay(&mut self) -> Result<(), TaskError> {
         let Some((range, plan)) = self.parts.replay.take() else { return Ok(()) };
-        if self.open.open_files() != plan.files as usize {
+        let (files, rows) = (self.open.open_files(), self.open.rows());
+        if files != plan.files as usize || plan.rows.is_some_and(|planned| planned != rows) {
+            let planned = plan.rows.map_or(String::new(), |planned| format!(" with {planned} rows"));
             return Err(TaskError::Data(format!(
-                "the cut {range} of {} was planned as {} files and is {} now: the topic lost records of it, or the records are \
-                 read otherwise than before; compare the objects from offset {} on with the topic, then set the group's offset",
+                "the cut {range} of {} was planned as {} files{planned} and is {files} files with {rows} rows now: the topic lost \
+                 records of it (retention, compaction), or they are read otherwise than before; compare the objects from offset \
+                 {} on with the topic, then set the group's offset with sluice offsets",
                 self.parts.topic_partition,
                 plan.files,
-                self.open.open_files(),
                 range.start(),
             )));
         }
@@ -333,10 +339,12 @@ impl Lane {
         }
     }
 
+    /// Holds less: half, by sending parts, else by a cut. A replay must not cut, so it encodes all that it can.
     async fn relieve(&mut self) -> Result<(), TaskError> {
         let held = self.open.held_bytes();
-        self.spill(held / 2).await?;
-        if self.open.held_bytes() > held / 2 && self.parts.replay.is_none() {
+        let is_replay = self.parts.replay.is_some();
+        self.spill(if is_replay { 0 } else { held / 2 }).await?;
+        if self.open.held_bytes() > held / 2 && !is_replay {
             self.close_open(CutReason::MemoryPressure).await?;
         }
         self.count_memory();
@@ -376,7 +384,8 @@ impl Lane {
         let clock_ms = self.clock_ms.expect("a cut with rows has a clock");
         let files = u32::try_from(self.open.open_files()).unwrap_or(u32::MAX);
         let fingerprint = self.parts.recipe.fingerprint;
-        let plan = Plan::new(self.position, clock_ms, self.open.nonce(), schema, fingerprint, files);
+        let plan = Plan::new(self.position, clock_ms, self.open.nonce(), schema, fingerprint, files)
+            .with_rows(self.open.rows());
         self.parts.outbox.tell(FromLane::Written { to: self.position, bytes: 0 });
         self.send(range, plan, reason, false).await
     }
@@ -395,6 +404,7 @@ impl Lane {
         let open = std::mem::replace(&mut self.open, next);
         let share = std::mem::replace(&mut self.share, (self.parts.share)());
         share.resize(open.held_bytes());
+        share.leave();
         (self.start, self.clock_ms, self.waits) = (range.end(), None, false);
         self.state.reset();
         self.parts.outbox.tell(FromLane::Closed { to: range.end() });

@@ -16,12 +16,29 @@ pub struct Ledger {
     planned: Offset,
     published: Offset,
     committed: Offset,
-    /// Whether the broker holds a plan at `committed`.
+    /// What must be committed at `committed` before anything else, because the broker holds nothing: a plan, or nothing.
+    unsaid: Option<String>,
+    /// Whether there is a plan at `committed` that is not published: the broker holds it, or it is `unsaid`.
     plan_held: bool,
     step: Step,
     /// Records up to here were left out and no file holds any before it.
     skipped: Offset,
     in_flight: Option<InFlight>,
+}
+
+/// What the broker holds for a lane when it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// The start, and no plan.
+    Start,
+    /// The start, with the plan of a cut there, which must be replayed.
+    Plan,
+    /// Nothing. The start is committed first, so that a restart does not look for it again; with the metadata of a plan
+    /// when the objects in the store told one, which must be replayed after that.
+    Nothing {
+        /// Metadata of the plan; empty for none.
+        plan: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +47,8 @@ enum Step {
     Free,
     /// A plan waits for its commit.
     Wanted { range: OffsetRange, metadata: String },
+    /// A plan that the broker did not hold is made again and waits for its commit.
+    Recovering { range: OffsetRange },
     /// The plan is committed; its objects become visible.
     Publishing { range: OffsetRange },
 }
@@ -37,8 +56,17 @@ enum Step {
 #[derive(Debug, Clone, PartialEq)]
 struct InFlight {
     offset: Offset,
-    /// End of the plan that the request carries, if any.
-    plan: Option<OffsetRange>,
+    carries: Carries,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Carries {
+    /// The start of a lane that the broker knew nothing of.
+    Start,
+    /// The plan of this cut.
+    Plan(OffsetRange),
+    /// How far everything is visible.
+    Frontier,
 }
 
 /// A step that the protocol does not allow here: a defect of the caller.
@@ -54,8 +82,13 @@ fn refuse(step: &'static str, why: String) -> LedgerError {
 }
 
 impl Ledger {
-    /// A lane that starts at `start`, where the broker holds a plan if `plan_held`.
-    pub fn new(start: Offset, plan_held: bool) -> Ledger {
+    /// A lane that starts at `start`, where the broker holds `held`.
+    pub fn new(start: Offset, held: Held) -> Ledger {
+        let (plan_held, unsaid) = match held {
+            Held::Start => (false, None),
+            Held::Plan => (true, None),
+            Held::Nothing { plan } => (!plan.is_empty(), Some(plan)),
+        };
         Ledger {
             received: start,
             written: start,
@@ -63,6 +96,7 @@ impl Ledger {
             planned: start,
             published: start,
             committed: start,
+            unsaid,
             plan_held,
             step: Step::Free,
             skipped: start,
@@ -112,6 +146,9 @@ impl Ledger {
         if range.end() > self.closed {
             return Err(refuse("plan", format!("{range} ends past the last closed cut, {}", self.closed)));
         }
+        if let Some(sent) = self.in_flight.as_ref().filter(|sent| range.start() < sent.offset) {
+            return Err(refuse("plan", format!("{range} starts before {}, which is being committed", sent.offset)));
+        }
         Ok(())
     }
 
@@ -126,15 +163,17 @@ impl Ledger {
         Ok(())
     }
 
-    /// The cut `range` repeats the plan that the broker holds: it goes straight to publishing.
-    pub fn replay(&mut self, range: OffsetRange) -> Result<(), LedgerError> {
+    /// The cut `range` repeats the plan that the lane started with. Returns whether it may be published now: it may when
+    /// the broker holds that plan, else when [`Self::commit_taken`] says so.
+    pub fn replay(&mut self, range: OffsetRange) -> Result<bool, LedgerError> {
         self.check_plan(range)?;
         if !self.plan_held || range.start() != self.committed {
             return Err(refuse("replay", format!("{range} is not what the broker holds at {}", self.committed)));
         }
         self.planned = range.end();
-        self.step = Step::Publishing { range };
-        Ok(())
+        let is_held = self.unsaid.is_none();
+        self.step = if is_held { Step::Publishing { range } } else { Step::Recovering { range } };
+        Ok(is_held)
     }
 
     /// Every object of the cut that ends at `end` is visible.
@@ -145,7 +184,7 @@ impl Ledger {
                 self.step = Step::Free;
                 Ok(())
             }
-            Step::Free | Step::Wanted { .. } | Step::Publishing { .. } => {
+            Step::Free | Step::Wanted { .. } | Step::Recovering { .. } | Step::Publishing { .. } => {
                 Err(refuse("published", format!("{end} is not the end of a cut whose plan is committed")))
             }
         }
@@ -165,10 +204,13 @@ impl Ledger {
         if self.in_flight.is_some() {
             return None;
         }
+        if let Some(metadata) = &self.unsaid {
+            return Some((self.committed, metadata));
+        }
         match &self.step {
             Step::Wanted { range, metadata } => Some((range.start(), metadata)),
             // A held plan must stay until its cut is published.
-            Step::Publishing { .. } => None,
+            Step::Recovering { .. } | Step::Publishing { .. } => None,
             Step::Free => {
                 // Records left out after a cut that still waits for its turn must wait with it.
                 let is_idle = self.published >= self.closed;
@@ -181,28 +223,36 @@ impl Ledger {
 
     /// What [`Self::next_commit`] said is on its way to the broker.
     pub fn commit_sent(&mut self) {
-        let plan = match &self.step {
-            Step::Wanted { range, .. } => Some(*range),
-            Step::Free | Step::Publishing { .. } => None,
+        let carries = match (&self.unsaid, &self.step) {
+            (Some(_), _) => Carries::Start,
+            (None, Step::Wanted { range, .. }) => Carries::Plan(*range),
+            (None, Step::Free | Step::Recovering { .. } | Step::Publishing { .. }) => Carries::Frontier,
         };
         if let Some((offset, _)) = self.next_commit() {
-            self.in_flight = Some(InFlight { offset, plan });
+            self.in_flight = Some(InFlight { offset, carries });
         }
     }
 
     /// The broker took it. Returns whether a plan may be published now.
     pub fn commit_taken(&mut self) -> bool {
-        let Some(InFlight { offset, plan }) = self.in_flight.take() else { return false };
+        let Some(InFlight { offset, carries }) = self.in_flight.take() else { return false };
         self.committed = self.committed.max(offset);
-        self.plan_held = plan.is_some();
-        match plan {
-            Some(range) => {
+        match carries {
+            Carries::Start => {
+                self.unsaid = None;
+                let Step::Recovering { range } = self.step else { return false };
+                self.step = Step::Publishing { range };
+                true
+            }
+            Carries::Plan(range) => {
+                self.plan_held = true;
                 // What lies between the last cut and this one was left out.
                 self.published = self.published.max(range.start());
                 self.step = Step::Publishing { range };
                 true
             }
-            None => {
+            Carries::Frontier => {
+                self.plan_held = false;
                 self.closed = self.closed.max(offset);
                 self.planned = self.planned.max(offset);
                 self.published = self.published.max(offset);
@@ -222,6 +272,20 @@ impl Ledger {
             && self.in_flight.is_none()
             && self.published >= self.closed
             && self.next_commit().is_none()
+    }
+
+    /// Whether there will be something to commit soon: a closed cut has no plan yet, or is becoming visible.
+    pub fn is_about_to_speak(&self) -> bool {
+        match &self.step {
+            Step::Free => self.closed > self.planned,
+            Step::Publishing { .. } => true,
+            Step::Wanted { .. } | Step::Recovering { .. } => false,
+        }
+    }
+
+    /// Whether everything that was closed is visible.
+    pub fn is_visible(&self) -> bool {
+        self.published >= self.closed
     }
 
     /// Offset that a restart would go on from.
@@ -259,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_cut_is_planned_committed_published_committed() {
-        let mut ledger = Ledger::new(at(5), false);
+        let mut ledger = Ledger::new(at(5), Held::Start);
         ledger.received(at(9));
         ledger.written(at(8)).unwrap();
         assert!(ledger.plan(range(5, 8), "p".into()).is_err(), "not before the cut is closed");
@@ -281,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_held_plan_is_not_erased_before_its_replay_is_published() {
-        let mut ledger = Ledger::new(at(5), true);
+        let mut ledger = Ledger::new(at(5), Held::Plan);
         ledger.received(at(9));
         ledger.written(at(9)).unwrap();
         ledger.skipped(at(7)).unwrap();
@@ -295,8 +359,55 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_the_broker_does_not_know_is_committed_before_all_else() {
+        let mut ledger = Ledger::new(at(7), Held::Nothing { plan: String::new() });
+        assert_eq!(ledger.next_commit(), Some((at(7), "")), "at once, though nothing came yet");
+        ledger.received(at(9));
+        ledger.written(at(9)).unwrap();
+        ledger.closed(at(9)).unwrap();
+        ledger.plan(range(7, 9), "p".into()).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(7), "")));
+        ledger.commit_sent();
+        ledger.commit_refused();
+        assert_eq!(ledger.next_commit(), Some((at(7), "")), "said again");
+        ledger.commit_sent();
+        assert!(!ledger.commit_taken(), "the plan is not committed yet");
+        assert_eq!(ledger.next_commit(), Some((at(7), "p")));
+        ledger.commit_sent();
+        assert!(ledger.commit_taken());
+    }
+
+    #[test]
+    fn a_recovered_plan_is_committed_before_its_replay_may_be_published() {
+        let recovered = || {
+            let mut ledger = Ledger::new(at(5), Held::Nothing { plan: "r".into() });
+            ledger.received(at(9));
+            ledger.written(at(9)).unwrap();
+            ledger.closed(at(9)).unwrap();
+            ledger
+        };
+        let mut early = recovered();
+        assert_eq!(early.next_commit(), Some((at(5), "r")));
+        assert!(early.plan(range(5, 9), "other".into()).is_err(), "no other cut may take its place");
+        assert!(!early.replay(range(5, 9)).unwrap());
+        assert!(early.published(at(9)).is_err(), "the broker does not hold the plan");
+        early.commit_sent();
+        assert!(!early.is_settled());
+        assert!(early.commit_taken());
+        early.published(at(9)).unwrap();
+        assert_eq!(early.next_commit(), Some((at(9), "")));
+
+        let mut late = recovered();
+        late.commit_sent();
+        assert!(!late.commit_taken(), "its cut is not made yet");
+        assert_eq!(late.next_commit(), None, "the plan is not erased");
+        assert!(late.replay(range(5, 9)).unwrap());
+        late.published(at(9)).unwrap();
+    }
+
+    #[test]
     fn left_out_records_move_the_frontier_when_nothing_is_under_way() {
-        let mut ledger = Ledger::new(at(0), false);
+        let mut ledger = Ledger::new(at(0), Held::Start);
         ledger.received(at(4));
         ledger.written(at(4)).unwrap();
         ledger.skipped(at(4)).unwrap();
@@ -312,7 +423,7 @@ mod tests {
 
     #[test]
     fn records_left_out_behind_a_cut_that_waits_are_not_committed_before_it() {
-        let mut ledger = Ledger::new(at(0), false);
+        let mut ledger = Ledger::new(at(0), Held::Start);
         ledger.received(at(9));
         ledger.written(at(9)).unwrap();
         ledger.closed(at(6)).unwrap();
@@ -324,6 +435,17 @@ mod tests {
         ledger.commit_taken();
         ledger.published(at(6)).unwrap();
         assert_eq!(ledger.next_commit(), Some((at(9), "")));
+    }
+
+    #[test]
+    fn a_cut_of_records_that_are_being_committed_as_left_out_is_refused() {
+        let mut ledger = Ledger::new(at(0), Held::Start);
+        ledger.received(at(3));
+        ledger.written(at(3)).unwrap();
+        ledger.skipped(at(3)).unwrap();
+        ledger.commit_sent();
+        ledger.closed(at(3)).unwrap();
+        assert!(ledger.plan(range(0, 1), "p".into()).is_err(), "its plan would take the committed offset back to 0");
     }
 
     #[derive(Debug, Clone)]
@@ -356,9 +478,24 @@ mod tests {
         ]
     }
 
+    fn held() -> impl Strategy<Value = Held> {
+        let nothing = |plan: &str| Just(Held::Nothing { plan: plan.to_owned() });
+        prop_oneof![Just(Held::Start), Just(Held::Plan), nothing(""), nothing("recovered")]
+    }
+
     proptest! {
         #[test]
-        fn whatever_is_asked_the_order_holds_and_nothing_moves_back(held: bool, acts in prop::collection::vec(act(), 0..80)) {
+        fn whatever_is_asked_the_order_holds_and_nothing_is_published_that_the_broker_does_not_know(
+            held in held(),
+            acts in prop::collection::vec(act(), 0..80),
+        ) {
+            // What the broker holds, and what is on its way there.
+            let mut broker: Option<(Offset, String)> = match &held {
+                Held::Start => Some((at(0), String::new())),
+                Held::Plan => Some((at(0), "held".to_owned())),
+                Held::Nothing { .. } => None,
+            };
+            let mut sent = None;
             let mut ledger = Ledger::new(at(0), held);
             for act in acts {
                 let before = ledger.clone();
@@ -367,16 +504,40 @@ mod tests {
                     Act::Receive(n) => { ledger.received(at(n)); Ok(()) }
                     Act::Write(n) => ledger.written(at(n)),
                     Act::Close(n) => ledger.closed(at(n)),
-                    Act::Plan(a, b) => ledger.plan(range(a, b), "p".into()),
-                    Act::Replay(n) => ledger.replay(OffsetRange::new(before.committed, at(n)).unwrap_or(range(0, 0))),
-                    Act::Publish(n) => ledger.published(at(n)),
+                    Act::Plan(a, b) => ledger.plan(range(a, b), format!("{a}-{b}")),
+                    Act::Replay(n) => {
+                        let range = OffsetRange::new(before.committed, at(n)).unwrap_or(range(0, 0));
+                        ledger.replay(range).map(|may_publish| {
+                            let is_known = broker.as_ref().is_some_and(|(_, metadata)| !metadata.is_empty());
+                            assert_eq!(may_publish, is_known);
+                        })
+                    }
+                    Act::Publish(n) => ledger.published(at(n)).map(|()| {
+                        let Step::Publishing { range } = before.step else { panic!("{before:?}") };
+                        let (offset, metadata) = broker.clone().expect("published without a commit");
+                        let of_cut = format!("{}-{n}", range.start());
+                        assert!(offset == range.start(), "{before:?}");
+                        assert!(metadata == of_cut || metadata == "held" || metadata == "recovered", "{metadata}");
+                    }),
                     Act::Skip(n) => ledger.skipped(at(n)),
-                    Act::Send => { ledger.commit_sent(); Ok(()) }
-                    Act::Taken => { ledger.commit_taken(); Ok(()) }
-                    Act::Refused => { ledger.commit_refused(); Ok(()) }
+                    Act::Send => {
+                        if let Some((offset, metadata)) = ledger.next_commit() {
+                            sent = Some((offset, metadata.to_owned()));
+                        }
+                        ledger.commit_sent();
+                        Ok(())
+                    }
+                    Act::Taken => {
+                        broker = sent.take().or(broker);
+                        ledger.commit_taken();
+                        Ok(())
+                    }
+                    Act::Refused => { sent = None; ledger.commit_refused(); Ok(()) }
                 };
                 prop_assert!(ledger.check().is_ok(), "{ledger:?}");
                 prop_assert!(ledger.committed <= ledger.published);
+                let known = broker.as_ref().map_or(at(0), |(offset, _)| *offset);
+                prop_assert_eq!(known, ledger.committed, "{:?}", ledger);
                 for (old, new) in [(before.received, ledger.received), (before.written, ledger.written),
                     (before.closed, ledger.closed), (before.planned, ledger.planned), (before.published, ledger.published), (before.committed, ledger.committed)] {
                     prop_assert!(new >= old);

@@ -162,8 +162,11 @@ impl TaskMetrics {
         };
     }
 
-    pub(crate) fn rebalanced(&self, partitions: usize) {
+    pub(crate) fn rebalanced(&self) {
         self.rebalances.inc();
+    }
+
+    pub(crate) fn holds(&self, partitions: usize) {
         self.partitions.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 

@@ -41,7 +41,9 @@ impl Publisher {
 
     async fn publish(&self, cut: ClosedCut) -> Result<(), TaskError> {
         let ClosedCut { open, range, plan, reason, is_replay, share } = cut;
-        let files = open.finish(range.end()).await?;
+        let files = open.finish(range, &plan).await?;
+        // The rows are gone; parts are in the store, and the bytes of small files wait here.
+        share.resize(files.iter().filter(|file| !file.is_multipart()).map(|file| file.bytes as usize).sum());
         let (reply, planned) = oneshot::channel();
         let metadata = if is_replay { None } else { Some(plan.to_metadata()) };
         self.outbox.tell(FromLane::Planned { range, metadata, reply });

@@ -32,6 +32,11 @@ impl Version {
     }
 }
 
+/// Where objects beside those of data lie that belong to `topic`.
+pub(crate) fn hidden_directory(layout: &Layout, topic: &str) -> String {
+    format!("{}/_sluice", layout.topic_directory(topic).trim_end_matches('/'))
+}
+
 /// The stored schemas of a connector's topics, shared by all its lanes and, through the store, by all its tasks.
 ///
 /// Version `n` of topic `t` is the object `<topics.dir>/t/_sluice/schema-<n, 10 digits>.json`; names that begin with an
@@ -50,7 +55,7 @@ impl TopicSchemas {
     }
 
     fn directory(&self, topic: &str) -> String {
-        format!("{}/_sluice", self.layout.topic_directory(topic).trim_end_matches('/'))
+        hidden_directory(&self.layout, topic)
     }
 
     fn key(&self, topic: &str, number: u32) -> String {

@@ -18,6 +18,8 @@ pub(crate) struct Typing {
     mode: Mode,
     version: Option<Version>,
     columns: JsonColumns,
+    /// The first rows came without a schema of their own, or none came yet, and the files need columns.
+    awaits_rows: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,7 @@ impl Typing {
             mode: Mode::Inferred,
             version: None,
             columns: JsonColumns::new(&TableSchema::empty(), Unknown::Ignore),
+            awaits_rows: recipe.files.format.needs_columns(),
         };
         if let Some(schema) = &recipe.given_schema {
             typing.adopt(Version::given(schema.clone()), Mode::Given);
@@ -77,7 +80,13 @@ impl Typing {
 
     /// Whether the first rows must be seen before any can be read.
     pub(crate) fn wants_first_rows(&self) -> bool {
-        self.version.is_none()
+        self.version.is_none() && self.awaits_rows
+    }
+
+    /// The first rows brought their own schema, as all later ones will most likely: none is held back any more. Should a
+    /// row come without one, a schema is inferred from its batch.
+    pub(crate) fn rows_have_schemas(&mut self) {
+        self.awaits_rows = false;
     }
 
     /// Finds and stores the schema that holds all of `texts` too. Values that fit no schema contribute nothing.

@@ -8,6 +8,7 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
+use model::without_slack;
 
 use crate::column::Rows;
 use crate::scalar::base64_into;
@@ -53,7 +54,7 @@ impl<T: ArrowPrimitiveType> Rows for Numbers<T> {
 
     fn finish(&mut self) -> ArrayRef {
         let next = Vec::with_capacity(self.values.len());
-        let values = ScalarBuffer::from(std::mem::replace(&mut self.values, next));
+        let values = ScalarBuffer::from(without_slack(std::mem::replace(&mut self.values, next)));
         let array = PrimitiveArray::<T>::new(values, self.validity.finish());
         Arc::new(array.with_data_type(self.data_type.clone()))
     }
@@ -142,7 +143,7 @@ impl Rows for Bytes {
 
     fn finish(&mut self) -> ArrayRef {
         let next = Vec::with_capacity(self.data.len());
-        let data = Buffer::from_vec(std::mem::replace(&mut self.data, next));
+        let data = Buffer::from_vec(without_slack(std::mem::replace(&mut self.data, next)));
         let (offsets, nulls) = (self.ends.finish(), self.validity.finish());
         if self.text {
             return Arc::new(StringArray::new(offsets, data, nulls));
@@ -178,6 +179,6 @@ impl Ends {
     pub(crate) fn finish(&mut self) -> OffsetBuffer<i32> {
         let mut next = Vec::with_capacity(self.0.len());
         next.push(0);
-        OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.0, next)))
+        OffsetBuffer::new(ScalarBuffer::from(without_slack(std::mem::replace(&mut self.0, next))))
     }
 }

@@ -1,21 +1,26 @@
 //! The one file that knows every concrete type: connectors, their keys, and how a task is put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::{Config, Invalid, Key, Settings, find, named};
-use pipeline::{Budget, Clock, Control, Deadlines, Metrics, SystemClock, Task, TaskError};
+use model::{Config, Invalid, Key, Offset, Settings, TopicPartition, find, named};
+use pipeline::{Budget, Clock, Control, Deadlines, Metrics, StoreRecovery, SystemClock, Task, TaskError, Wanted};
 use schema::{CONVERTERS, Part};
-use source::{KafkaSource, Source, SourceConfig, properties};
-use supervisor::{Assembly, PluginInfo, Role, TaskFailure, TaskId, Validation};
+use source::{KafkaSource, Source, SourceConfig};
+use supervisor::{Assembly, OffsetChange, OffsetsError, PluginInfo, Role, TaskFailure, TaskId, Validation};
 use tracing::{info, warn};
-use writer::{Environment, FORMATS, ObjectCommitter, PARTITIONERS, Store};
+use writer::{Environment, FORMATS, Layout, ObjectCommitter, OnExisting, PARTITIONERS, Probe, Store};
 
+use crate::consumer::{self, Consumer, consumer};
+use crate::guarantee;
+use crate::offsets::Group;
+use crate::orphans::{Cleaner, Cleaning};
 use crate::recipe::{self, Dry, FREE_PREFIXES};
-use crate::worker::{BOOTSTRAP_SERVERS, Worker};
+use crate::topics::{Noting, TopicsRead};
+use crate::worker::Worker;
 
 /// One kind of connector: what it is called and what a task of it is.
 pub(crate) type Connector = model::Plugin<()>;
@@ -75,6 +80,7 @@ pub(crate) struct House {
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
     running_tasks: AtomicUsize,
+    topics: Arc<TopicsRead>,
 }
 
 impl House {
@@ -86,40 +92,27 @@ impl House {
             metrics: Metrics::default(),
             clock: Arc::new(SystemClock),
             running_tasks: AtomicUsize::new(0),
+            topics: Arc::default(),
         }
     }
 
-    /// Properties of the consumer of `task`: the worker's `consumer.*` (and its own security), over them the
-    /// connector's `consumer.override.*`; warnings for what has no effect.
-    fn consumer(&self, task: &TaskId, settings: &Settings) -> Result<(BTreeMap<String, String>, Vec<String>), Invalid> {
-        let worker = &self.worker.settings;
-        let mut security: Vec<(String, &str)> = Vec::new();
-        for prefix in ["security.", "sasl.", "ssl."] {
-            security.extend(worker.with_prefix(prefix).map(|(key, value)| (format!("{prefix}{key}"), value)));
-        }
-        let inherited = properties::translate("", security.iter().map(|(key, value)| (key.as_str(), *value)))?;
-        let of_worker = properties::translate("consumer.", worker.with_prefix("consumer."))?;
-        let prefix = source::keys::CONSUMER_OVERRIDE;
-        let of_connector = properties::translate(prefix, settings.with_prefix(prefix))?;
-        let mut all = BTreeMap::from([
-            ("bootstrap.servers".to_owned(), worker.text(&BOOTSTRAP_SERVERS).unwrap_or_default().to_owned()),
-            ("group.id".to_owned(), format!("connect-{}", task.connector)),
-            ("client.id".to_owned(), format!("connector-consumer-{}-{}", task.connector, task.task)),
-        ]);
-        let mut warnings = Vec::new();
-        for translated in [inherited, of_worker, of_connector] {
-            all.extend(translated.properties);
-            warnings.extend(translated.warnings);
-        }
-        Ok((all, warnings))
+    /// What `settings` make of the consumer of connector `name`.
+    fn consumer(&self, name: &str, settings: &Settings) -> Result<Consumer, Invalid> {
+        consumer(name, settings, &self.worker.settings)
+    }
+
+    /// What connector `name` guarantees with `settings`, which are valid, and what was found out about its store.
+    pub(crate) fn guarantee(&self, name: &str, settings: &Settings, probe: Option<Probe>) -> Result<String, Invalid> {
+        let consumer = self.consumer(name, settings)?;
+        guarantee::line(name, settings, &consumer.properties, probe)
     }
 
     /// Joins the pieces of one task and runs it.
-    async fn work(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskError> {
+    async fn work(&self, task: TaskId, config: Config, mut control: Control) -> Result<(), TaskError> {
         let settings = recipe::resolved(&config, &self.environment)?;
-        let connector =
-            named(CONNECTORS, settings.text(&supervisor::keys::CONNECTOR_CLASS).unwrap_or_default(), "Connector")
-                .ok_or_else(|| TaskError::Refused("connector.class names no connector".to_owned()))?;
+        let class = settings.text(&supervisor::keys::CONNECTOR_CLASS).unwrap_or_default();
+        let connector = named(CONNECTORS, class, "Connector")
+            .ok_or_else(|| TaskError::Refused("connector.class names no connector".to_owned()))?;
         let dry = Dry::new(&settings, &self.worker.settings, &connector_keys(connector))?;
         if let Some(warning) = dry.rotation.warning() {
             warn!(%task, "{warning}");
@@ -127,29 +120,38 @@ impl House {
         let seed = seed();
         let environment = Environment::new(self.environment.clone()).with_seed(seed);
         let store = Store::open(&settings, &environment).map_err(|error| TaskError::Refused(error.to_string()))?;
-        store.probe().await?;
-        let (recipe, schemas) = dry.with(&store);
-        let (client, warnings) = self.consumer(&task, &settings)?;
-        for warning in warnings {
-            warn!(%task, "{warning}");
+        let Some(probe) = unless_stopped(&mut control, store.probe(&dry.layout.probe_key())).await else {
+            return Ok(());
+        };
+        let (probe, on_existing) = (probe?, OnExisting::new(&settings)?);
+        if task.task == 0 {
+            info!(connector = %task.connector, "{}", self.guarantee(&task.connector, &settings, Some(probe))?);
         }
+        let _cleaner = self.cleaner(&task, &settings, &store, &dry.layout)?;
         let tasks = self.running_tasks.fetch_add(1, Ordering::Relaxed) + 1;
         let _running = Running(&self.running_tasks);
-        let mut source_config = SourceConfig::new(client, source::subscription(&settings)?);
-        source_config.fetch_bytes = (self.budget.limit() / 32 / tasks).clamp(2 << 20, 64 << 20);
-        source_config.queue_bytes_max = (self.budget.limit() / 64 / tasks).clamp(1 << 20, 32 << 20);
-        source_config.revoke_timeout = self.worker.graceful_timeout;
+        let mut source_config = self.source_config(&task, &settings, tasks)?;
+        if probe.listable {
+            let (layout, format) = (dry.layout.clone(), dry.format.clone());
+            let on_data_loss = source_config.on_data_loss;
+            let recovery = StoreRecovery::new(store.clone(), layout, format, on_existing, on_data_loss);
+            source_config.recovery = Some(Arc::new(recovery));
+        } else {
+            warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
+        }
+        let (recipe, schemas) = dry.with(&store);
         let queues = self.budget.share();
         queues.resize(source_config.fetch_bytes + source_config.queue_bytes_max);
         let group = source_config.client.get("group.id").cloned().unwrap_or_default();
         info!(%task, group, store = store.name(), "task starts");
         let source = KafkaSource::new(source_config)?;
+        let source = Noting { source, connector: task.connector.clone(), topics: self.topics.clone() };
         let margin = Duration::from_secs(2).min(self.worker.graceful_timeout / 4);
         let deadline = self.worker.graceful_timeout - margin;
         let task = Task {
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
-            committer: Arc::new(ObjectCommitter::new(store)),
+            committer: Arc::new(ObjectCommitter::new(store, on_existing)),
             schemas: Arc::new(schemas),
             budget: self.budget.clone(),
             clock: self.clock.clone(),
@@ -158,6 +160,65 @@ impl House {
             seed,
         };
         task.run(control).await
+    }
+
+    /// The clean-up beside a connector's first task.
+    fn cleaner(
+        &self,
+        task: &TaskId,
+        settings: &Settings,
+        store: &Store,
+        layout: &Layout,
+    ) -> Result<Option<Cleaner>, Invalid> {
+        if task.task != 0 {
+            return Ok(None);
+        }
+        let cleaning = Cleaning {
+            connector: task.connector.clone(),
+            store: store.clone(),
+            layout: layout.clone(),
+            subscription: source::subscription(settings)?,
+            topics: self.topics.clone(),
+            clock: self.clock.clone(),
+        };
+        cleaning.start(settings)
+    }
+
+    /// The source of `task`, one of `tasks` that share the queues' part of the memory.
+    fn source_config(&self, task: &TaskId, settings: &Settings, tasks: usize) -> Result<SourceConfig, Invalid> {
+        let of_connector = settings.size(&supervisor::keys::TASKS_MAX)?;
+        let consumer = self.consumer(&task.connector, settings)?.of_task(task.task, of_connector);
+        for warning in consumer.warnings {
+            warn!(%task, "{warning}");
+        }
+        let mut config = SourceConfig::new(consumer.properties, source::subscription(settings)?);
+        config.on_data_loss = source::on_data_loss(settings)?;
+        config.fetch_bytes = (self.budget.limit() / 32 / tasks).clamp(2 << 20, 64 << 20);
+        config.queue_bytes_max = (self.budget.limit() / 64 / tasks).clamp(1 << 20, 32 << 20);
+        config.revoke_timeout = self.worker.graceful_timeout;
+        Ok(config)
+    }
+
+    /// The group of connector `name`, as its configuration describes it.
+    pub(crate) fn group(&self, name: &str, config: &Config) -> Result<Group, Invalid> {
+        let settings = recipe::resolved(config, &self.environment)?;
+        Group::new(name, &settings, self.consumer(name, &settings)?)
+    }
+}
+
+/// Does `work`; `None` when the task is asked to stop meanwhile.
+async fn unless_stopped<T>(control: &mut Control, work: impl Future<Output = T>) -> Option<T> {
+    let stopped = async {
+        let mut wanted = control.wanted();
+        while wanted != Wanted::Stop {
+            wanted = control.other_than(wanted).await;
+        }
+    };
+    tokio::select! {
+        // A stop counts although the work is done: what follows it would only be ended again.
+        biased;
+        () = stopped => None,
+        done = work => Some(done),
     }
 }
 
@@ -171,7 +232,7 @@ impl Drop for Running<'_> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where chance comes in")]
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     rand::random()
 }
 
@@ -233,6 +294,7 @@ impl Assembly for House {
             }
         }
         validation.warnings.extend(writer::store_advice(&settings));
+        validation.warnings.extend(consumer::advice(config));
         validation.warn_unknown(config, FREE_PREFIXES);
         validation
     }
@@ -248,6 +310,26 @@ impl Assembly for House {
     async fn run_task(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskFailure> {
         let outcome = self.work(task, config, control).await;
         outcome.map_err(|error| TaskFailure { trace: error.to_string(), transient: error.is_transient() })
+    }
+
+    async fn offsets(&self, name: &str, config: &Config) -> Result<Vec<(TopicPartition, Offset)>, OffsetsError> {
+        let group = self.group(name, config).map_err(|problem| OffsetsError(problem.to_string()))?;
+        let positions = group.positions().await?;
+        let committed = positions.into_iter().filter_map(|one| Some((one.topic_partition, one.committed?.0)));
+        Ok(committed.collect())
+    }
+
+    async fn change_offsets(&self, name: &str, config: &Config, change: OffsetChange) -> Result<String, OffsetsError> {
+        let group = self.group(name, config).map_err(|problem| OffsetsError(problem.to_string()))?;
+        Ok(group.change(change).await?.note)
+    }
+
+    fn topics(&self, name: &str) -> BTreeSet<String> {
+        self.topics.of(name)
+    }
+
+    fn forget_topics(&self, name: &str) {
+        self.topics.forget(name);
     }
 }
 

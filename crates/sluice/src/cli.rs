@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use model::{Offset, TopicPartition};
+
+use crate::offsets::StartPoint;
 
 /// Moves Kafka topics into object storage: Parquet on S3, each record visible exactly once.
 #[derive(Debug, Parser)]
@@ -36,6 +39,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         worker: WorkerOptions,
     },
+    /// Show or change the offsets that a connector's group has committed; change them only while the connector is stopped.
+    Offsets(OffsetsOptions),
     /// What can be named in a configuration, with its keys.
     Plugins {
         /// A plug-in, by our short name or its Java class name; all are listed without it.
@@ -54,7 +59,11 @@ impl Command {
     pub(crate) fn quiet(&self) -> bool {
         match self {
             Command::Run { .. } | Command::Worker { .. } => false,
-            Command::Quickstart(_) | Command::Validate { .. } | Command::Plugins { .. } | Command::Docs { .. } => true,
+            Command::Quickstart(_)
+            | Command::Validate { .. }
+            | Command::Offsets(_)
+            | Command::Plugins { .. }
+            | Command::Docs { .. } => true,
         }
     }
 }
@@ -63,10 +72,10 @@ impl Command {
 #[derive(Debug, Args)]
 pub(crate) struct WorkerOptions {
     /// Worker configuration: .toml, .yaml or .properties.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(crate) worker: Option<PathBuf>,
     /// One setting of the worker; stands above file and environment.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub(crate) set: Vec<String>,
 }
 
@@ -81,4 +90,54 @@ pub(crate) struct QuickstartOptions {
     /// The connector to run; the one of the repository when it is not given.
     #[arg(long, value_name = "FILE")]
     pub(crate) connector: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OffsetsOptions {
+    /// Connector configuration file; with the worker's configuration it says which group on which brokers.
+    pub(crate) connector: PathBuf,
+    #[command(subcommand)]
+    pub(crate) action: Option<OffsetsAction>,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) worker: WorkerOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OffsetsAction {
+    /// Committed offsets beside the ends of the logs, and plans of cuts that are being published. This is the default.
+    Show,
+    /// Commit these offsets: reading goes on with them.
+    Set {
+        /// my-topic-0=120000
+        #[arg(required = true, value_name = "TOPIC-PARTITION=OFFSET", value_parser = one_offset)]
+        offsets: Vec<(TopicPartition, Offset)>,
+    },
+    /// Commit a starting point for every topic-partition of the connector.
+    Reset {
+        /// Where: the beginning of the log, its end, or an offset; what auto.offset.reset says when it is not given.
+        #[arg(long, value_name = "earliest|latest|OFFSET", value_parser = start_point)]
+        to: Option<StartPoint>,
+    },
+}
+
+/// `topic-partition=offset`, the partition after the last hyphen.
+fn one_offset(text: &str) -> Result<(TopicPartition, Offset), String> {
+    let parts = text.split_once('=').and_then(|(lane, offset)| {
+        let (topic, partition) = lane.rsplit_once('-')?;
+        let partition: i32 = partition.parse().ok().filter(|partition| *partition >= 0)?;
+        Some((TopicPartition::new(topic, partition), offset.parse().ok().and_then(Offset::new)?))
+    });
+    parts.ok_or_else(|| "expected TOPIC-PARTITION=OFFSET, for example my-topic-0=120000".to_owned())
+}
+
+fn start_point(text: &str) -> Result<StartPoint, String> {
+    match (text, text.parse().ok().and_then(Offset::new)) {
+        ("earliest", _) => Ok(StartPoint::Earliest),
+        ("latest", _) => Ok(StartPoint::Latest),
+        (_, Some(offset)) => Ok(StartPoint::At(offset)),
+        (_, None) => Err("expected earliest, latest or an offset".to_owned()),
+    }
 }

@@ -13,7 +13,10 @@ pub(crate) enum Failure {
     Connector { path: PathBuf, why: String },
     #[error("worker configuration: {0}")]
     Worker(String),
-    #[error("could not listen on {address}: {source}; set listeners, or stop what uses the port")]
+    #[error(
+        "could not listen on {address}: {source}; each process needs a port of its own: choose one with --set \
+         listeners=http://127.0.0.1:8084, or 0 for any that is free"
+    )]
     Listen { address: String, source: std::io::Error },
     #[error("{0}")]
     Invalid(String),

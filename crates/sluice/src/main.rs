@@ -15,15 +15,21 @@
 mod assemble;
 mod cli;
 mod connector_file;
+mod consumer;
 mod documents;
 mod failure;
+mod guarantee;
 mod logging;
+mod offsets;
+mod offsets_command;
+mod orphans;
 mod quickstart;
 mod recipe;
 mod references;
 mod run;
 mod signals;
 mod table;
+mod topics;
 mod validate;
 mod worker;
 
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
         cli::Command::Worker { worker } => run::run(&[], &worker),
         cli::Command::Quickstart(options) => quickstart::run(&options),
         cli::Command::Validate { connectors, worker } => validate::run(&connectors, &worker),
+        cli::Command::Offsets(options) => offsets_command::run(&options),
         cli::Command::Plugins { name } => documents::plugins(name.as_deref()),
         cli::Command::Docs { directory } => documents::write(&directory),
     };

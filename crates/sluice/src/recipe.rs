@@ -12,7 +12,9 @@ use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, parti
 /// The converter that reads values when neither connector nor worker names one.
 const DEFAULT_CONVERTER: &str = "json";
 
-/// Settings that shape the names and rows of a cut. A plan that was made under others must not be replayed.
+/// Settings that shape the names and rows of a cut, besides those of the value converter. A plan that was made under
+/// others must not be replayed. Where cuts end (`flush.*`, `rotate.*`) is not among them, for a plan has its end; nor is what
+/// becomes of objects that exist.
 const SHAPING: &[&str] = &[
     "format.class",
     "parquet.codec",
@@ -75,14 +77,21 @@ fn tolerance(settings: &Settings) -> Result<Tolerance, Invalid> {
     })
 }
 
-fn fingerprint(settings: &Settings, value: &ChosenConverter, keys: &[&'static Key]) -> Fingerprint {
+/// Of all that shapes names and rows. A given schema counts by what it says: its key may only name a file.
+fn fingerprint(
+    settings: &Settings,
+    value: &ChosenConverter,
+    given_schema: Option<&TableSchema>,
+    keys: &[&'static Key],
+) -> Fingerprint {
     let shaping = SHAPING.iter().map(|name| {
         let key = keys.iter().find(|key| key.name == *name);
         format!("{name}={}", key.and_then(|key| settings.text(key)).unwrap_or(""))
     });
     let converter = value.settings.with_prefix("").map(|(key, text)| format!("value.converter.{key}={text}"));
     let name = format!("{}={}", VALUE_CONVERTER.name, value.plugin.name());
-    let parts: Vec<String> = shaping.chain([name]).chain(converter).collect();
+    let schema = given_schema.map(|schema| format!("given schema={}", schema.fingerprint()));
+    let parts: Vec<String> = shaping.chain([name]).chain(converter).chain(schema).collect();
     Fingerprint::of(parts.iter().map(String::as_bytes))
 }
 
@@ -90,7 +99,7 @@ fn fingerprint(settings: &Settings, value: &ChosenConverter, keys: &[&'static Ke
 pub(crate) struct Dry {
     pub(crate) rotation: Rotation,
     pub(crate) layout: Layout,
-    format: Arc<dyn writer::Format>,
+    pub(crate) format: Arc<dyn writer::Format>,
     limits: FileLimits,
     null_values: NullValues,
     tolerance: Tolerance,
@@ -107,14 +116,15 @@ impl Dry {
         (value.plugin.build)(&value.settings, Part::Value)?;
         (partitioner_plugin(settings)?.build)(settings)?;
         let format = writer::format(settings)?;
+        let given_schema = given_schema(settings)?;
         Ok(Dry {
             rotation: Rotation::new(settings)?,
             layout: Layout::new(settings, format.extension())?,
             limits: FileLimits::new(settings)?,
             null_values: NullValues::new(settings)?,
             tolerance: tolerance(settings)?,
-            given_schema: given_schema(settings)?,
-            fingerprint: fingerprint(settings, &value, keys),
+            fingerprint: fingerprint(settings, &value, given_schema.as_ref(), keys),
+            given_schema,
             format,
             value,
             settings: settings.clone(),
@@ -173,4 +183,64 @@ pub(crate) fn resolved(
     environment: &std::collections::BTreeMap<String, String>,
 ) -> Result<Settings, Invalid> {
     crate::references::resolve(config, &|name| environment.get(name).cloned()).map(Settings::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assemble::{CONNECTORS, connector_keys};
+
+    fn shape(changes: &[(&str, &str)]) -> Fingerprint {
+        let base = [("topics", "t"), ("format.class", "parquet"), ("s3.bucket.name", "b"), ("flush.size", "1")];
+        let pairs = base.iter().chain(changes);
+        let config: Config = pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Dry::new(&Settings::new(config), &Settings::new(Config::new()), &connector_keys(&CONNECTORS[0]))
+            .unwrap()
+            .fingerprint
+    }
+
+    #[test]
+    fn only_what_shapes_names_and_rows_is_in_the_fingerprint() {
+        let base = shape(&[]);
+        let same = [
+            ("flush.size", "2"),
+            ("rotate.schedule.interval.ms", "60000"),
+            ("on.existing.object", "skip"),
+            ("on.data.loss", "continue"),
+            ("task.restart.attempts", "3"),
+            ("upload.orphan.age.ms", "-1"),
+            ("tasks.max", "4"),
+            ("enable.conditional.writes", "false"),
+        ];
+        // A schedule needs it.
+        let zone = ("timezone", "UTC");
+        for change in same {
+            assert_eq!(shape(&[zone, change]), shape(&[zone]), "{change:?}");
+        }
+        for change in [
+            ("topics.dir", "d"),
+            ("parquet.codec", "zstd"),
+            ("timezone", "UTC"),
+            ("behavior.on.null.values", "ignore"),
+            ("errors.tolerance", "all"),
+            ("value.converter", "string"),
+            ("value.converter.schema", "a BIGINT"),
+        ] {
+            assert_ne!(shape(&[change]), base, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_schema_file_counts_by_what_it_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("schema.json");
+        let mut shapes = Vec::new();
+        for kind in ["long", "long", "string"] {
+            let schema = format!(r#"{{"type":"record","name":"r","fields":[{{"name":"a","type":"{kind}"}}]}}"#);
+            std::fs::write(&path, schema).unwrap();
+            shapes.push(shape(&[("value.converter.schema", &path.display().to_string())]));
+        }
+        assert_eq!(shapes[0], shapes[1]);
+        assert_ne!(shapes[0], shapes[2]);
+    }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::assemble::House;
+use crate::assemble::{House, seed};
 use crate::cli::WorkerOptions;
 use crate::connector_file;
 use crate::failure::Failure;
@@ -58,7 +58,7 @@ async fn serve(
         .map_err(|source| Failure::Listen { address: worker.listen.clone(), source })?;
     let state = StateStore::open(&worker.state_dir).map_err(|error| Failure::Run(error.to_string()))?;
     let address = listener.local_addr().map_err(|error| Failure::Run(error.to_string()))?;
-    let (advertised, graceful_timeout) = (worker.advertised.clone(), worker.graceful_timeout);
+    let (advertised, graceful_timeout) = (worker.advertised_at(address.port()), worker.graceful_timeout);
     let cluster_id = cluster_id(&worker);
     let house = Arc::new(House::new(worker, environment));
     for (name, config) in &given {
@@ -69,7 +69,8 @@ async fn serve(
     }
     let mut registry = Registry::default();
     house.metrics.register(&mut registry);
-    let options = Options { worker_id: advertised, graceful_timeout };
+    let options = Options { graceful_timeout, seed: seed(), ..Options::new(advertised) };
+    options.metrics.register(&mut registry);
     let supervisor =
         Supervisor::start(house, state, options, given).await.map_err(|error| Failure::Invalid(error.to_string()))?;
     let (stop, stopped) = oneshot::channel::<()>();

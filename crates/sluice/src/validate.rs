@@ -11,17 +11,18 @@ use crate::failure::Failure;
 use crate::run::environment;
 use crate::worker::Worker;
 
-/// Prints the problems and warnings of each file; fails if there is any problem.
+/// Prints the problems and warnings of each file, and what it guarantees if there is none; fails if there is any problem.
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 pub(crate) fn run(files: &[PathBuf], options: &WorkerOptions) -> Result<(), Failure> {
     let environment = environment();
     let house = House::new(Worker::read(options, &environment)?, environment);
     let mut invalid = 0;
     for path in files {
-        let (errors, warnings) = match connector_file::read(path) {
-            Ok((_, config)) => problems(&house, &config),
+        let read = connector_file::read(path);
+        let (errors, warnings) = match &read {
+            Ok((_, config)) => problems(&house, config),
             // The path stands before each line already.
-            Err(Failure::Connector { why, .. }) => (vec![why], Vec::new()),
+            Err(Failure::Connector { why, .. }) => (vec![why.clone()], Vec::new()),
             Err(failure) => (vec![failure.to_string()], Vec::new()),
         };
         for error in &errors {
@@ -30,16 +31,25 @@ pub(crate) fn run(files: &[PathBuf], options: &WorkerOptions) -> Result<(), Fail
         for warning in &warnings {
             println!("{}: warning: {warning}", path.display());
         }
-        if errors.is_empty() {
-            println!("{}: valid", path.display());
-        } else {
-            invalid += 1;
+        match &read {
+            Ok((name, config)) if errors.is_empty() => {
+                println!("{}: valid", path.display());
+                println!("{}: {}", path.display(), guarantee(&house, name, config)?);
+            }
+            Ok(_) | Err(_) => invalid += 1,
         }
     }
     match invalid {
         0 => Ok(()),
         _ => Err(Failure::Invalid(format!("{invalid} of {} configurations are invalid", files.len()))),
     }
+}
+
+/// What a valid configuration guarantees, as far as can be told without its store.
+fn guarantee(house: &House, name: &str, config: &model::Config) -> Result<String, Failure> {
+    let settings = crate::recipe::resolved(config, &house.environment);
+    let line = settings.and_then(|settings| house.guarantee(name, &settings, None));
+    line.map_err(|problem| Failure::Invalid(problem.to_string()))
 }
 
 /// Errors and warnings of a configuration, each once: `topics` and `topics.regex` are blamed in the same words.

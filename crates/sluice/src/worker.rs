@@ -24,7 +24,8 @@ pub(crate) const BOOTSTRAP_SERVERS: Key =
 pub(crate) const LISTENERS: Key = Key::new(
     "listeners",
     Kind::List,
-    "Addresses of the REST interface: http://host:port; without a host all interfaces. Only the first one is used.",
+    "Addresses of the REST interface: http://host:port; without a host all interfaces, with port 0 any free port. Only the \
+     first one is used.",
 )
 .default("http://127.0.0.1:8083")
 .importance(Importance::High);
@@ -178,6 +179,14 @@ impl Worker {
             settings,
         })
     }
+
+    /// `host:port` by which others know this worker when REST listens on `port`, which the system chose for port 0.
+    pub(crate) fn advertised_at(&self, port: u16) -> String {
+        match self.advertised.strip_suffix(":0") {
+            Some(host) => format!("{host}:{port}"),
+            None => self.advertised.clone(),
+        }
+    }
 }
 
 fn merge_file(figment: Figment, path: &Path) -> Result<Figment, Failure> {
@@ -276,6 +285,9 @@ mod tests {
         let worker = Worker::read(&options, &variables).unwrap();
         assert_eq!(worker.settings.text(&BOOTSTRAP_SERVERS), Some("k:9092"));
         assert_eq!((worker.listen.as_str(), worker.advertised.as_str()), ("0.0.0.0:9999", "127.0.0.1:9999"));
+        assert_eq!(worker.advertised_at(9999), "127.0.0.1:9999");
+        let any = Worker::new([("listeners".to_owned(), "http://h:0".to_owned())].into()).unwrap();
+        assert_eq!(any.advertised_at(1234), "h:1234");
         assert_eq!(worker.state_dir, PathBuf::from("/s"));
         let config = worker.settings.config();
         assert_eq!(config["consumer.security.protocol"], "SSL");

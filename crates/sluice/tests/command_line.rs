@@ -57,7 +57,10 @@ fn every_example_is_valid_and_without_a_warning() {
     assert!(examples.len() >= 4, "{examples:?}");
     for example in examples {
         let output = sluice(&["validate", &example]);
-        assert_eq!(text(&output.stdout), format!("{example}: valid\n"));
+        let printed = text(&output.stdout);
+        let guarantee = printed.strip_prefix(&format!("{example}: valid\n{example}: guarantee: exactly once; "));
+        let guarantee = guarantee.and_then(|line| line.strip_suffix('\n')).unwrap_or_else(|| panic!("{printed}"));
+        assert!(!guarantee.contains('\n'), "one line: {printed}");
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
     }
 }
@@ -114,10 +117,102 @@ fn keys_without_effect_are_warned_about_and_refuse_nothing() {
     let config = changed(&[("no.such.key", Some("1")), ("errors.log.enable", Some("true"))]);
     let (code, printed) = validated(&config);
     assert_eq!(code, Some(0));
-    assert_eq!(
-        printed,
-        "FILE: warning: errors.log.enable has no effect yet: logging of tolerated errors, record by record\n\
-         FILE: warning: no.such.key is not a known key: it is kept and has no effect\nFILE: valid\n"
+    let warnings = "FILE: warning: errors.log.enable has no effect yet: logging of tolerated errors, record by record\n\
+                    FILE: warning: no.such.key is not a known key: it is kept and has no effect\nFILE: valid\n\
+                    FILE: guarantee: exactly once; ";
+    assert!(printed.starts_with(warnings), "{printed}");
+}
+
+#[test]
+fn validate_says_what_is_guaranteed_and_what_weakens_it() {
+    let config = changed(&[
+        ("on.existing.object", Some("skip")),
+        ("on.data.loss", Some("continue")),
+        ("consumer.override.auto.offset.reset", Some("latest")),
+        ("consumer.override.isolation.level", Some("read_uncommitted")),
+        ("consumer.override.group.id", Some("shared")),
+        ("consumer.override.group.instance.id", Some("me")),
+    ]);
+    let (code, printed) = validated(&config);
+    assert_eq!(code, Some(0), "{printed}");
+    let last = printed.lines().last().unwrap_or_default();
+    assert!(last.starts_with("FILE: guarantee: exactly once from the first start on; "), "{last}");
+    let (_, weakened) = last.split_once("; weakened by: ").unwrap_or_else(|| panic!("{last}"));
+    let causes = [
+        "auto.offset.reset=latest",
+        "isolation.level=read_uncommitted",
+        "on.data.loss=continue",
+        "on.existing.object=skip",
+        "group.id=shared",
+    ];
+    assert!(causes.iter().all(|cause| weakened.contains(cause)), "{weakened}");
+    assert!(
+        printed.contains("warning: consumer.override.group.instance.id=me is the same in every process"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn our_own_keys_are_checked() {
+    for (key, value, why) in [
+        ("on.existing.object", "replace", "String must be one of: fail, overwrite, skip"),
+        ("on.data.loss", "ignore", "String must be one of: fail, continue"),
+        ("upload.orphan.age.ms", "-2", "Value must be at least -1"),
+        ("task.restart.enable", "perhaps", "Expected value to be either true or false"),
+        ("task.restart.backoff.ms", "0", "Value must be at least 1"),
+        ("task.restart.backoff.max.ms", "0", "Value must be at least 1"),
+        ("task.restart.attempts", "-2", "Value must be at least -1"),
+    ] {
+        let expected = format!("FILE: error: Invalid value {value} for configuration {key}: {why}\n");
+        assert_eq!(validated(&changed(&[(key, Some(value))])), (Some(1), expected));
+    }
+}
+
+#[test]
+fn offsets_are_refused_before_a_broker_is_asked_when_they_make_no_sense() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let valid = file(&directory, VALID).display().to_string();
+    for (arguments, expected) in [
+        (&["set"][..], "TOPIC-PARTITION=OFFSET"),
+        (&["set", "t-0"][..], "expected TOPIC-PARTITION=OFFSET, for example my-topic-0=120000"),
+        (&["set", "t=5"][..], "expected TOPIC-PARTITION=OFFSET"),
+        (&["set", "t-0=-1"][..], "expected TOPIC-PARTITION=OFFSET"),
+        (&["reset", "--to", "yesterday"][..], "expected earliest, latest or an offset"),
+    ] {
+        let output = sluice(&[&["offsets", &valid][..], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+    }
+    let invalid = file(&directory, &changed(&[("topics", None)])).display().to_string();
+    let output = sluice(&["offsets", &invalid]);
+    let expected = "sluice: connector c: Must configure one of topics or topics.regex\n";
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(1), expected));
+    let output = sluice(&["offsets", "connectors/none.json", "show"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("could not read connectors/none.json"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_port_or_a_directory_in_use_is_refused_and_the_error_says_what_to_set() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = taken.local_addr().expect("it is bound");
+    let (listeners, state) =
+        (format!("listeners=http://{address}"), format!("state.dir={}", directory.path().display()));
+    let output = sluice(&["worker", "--set", &listeners, "--set", &state]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("could not listen on {address}: ")), "{said}");
+    assert!(said.contains("--set listeners=http://127.0.0.1:8084, or 0 for any that is free"), "{said}");
+
+    let held = std::fs::File::create(directory.path().join("lock")).expect("the directory can be written");
+    held.lock().expect("nobody else holds it");
+    let output = sluice(&["worker", "--set", "listeners=http://127.0.0.1:0", "--set", &state]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("another sluice process uses this state.dir: give each its own, --set state.dir=DIR"),
+        "{said}"
     );
 }
 

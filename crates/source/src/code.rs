@@ -15,12 +15,21 @@ impl Code {
     pub(crate) const OK: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR as i32);
     pub(crate) const ASSIGN_PARTITIONS: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS as i32);
 
+    pub(crate) const PARTITION_EOF: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32);
+    pub(crate) const TIMED_OUT: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT as i32);
+    pub(crate) const NO_OFFSET: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__NO_OFFSET as i32);
+
     pub(crate) fn of(error: rd_kafka_resp_err_t) -> Code {
         Code(error as i32)
     }
 
     pub(crate) fn of_number(number: i32) -> Code {
         Code(number)
+    }
+
+    /// Whether it only says that the client has ended for a reason which must be asked for.
+    pub(crate) fn is_fatal(self) -> bool {
+        self == Code::of(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL)
     }
 
     pub(crate) fn result(self) -> Result<(), Code> {
@@ -83,6 +92,12 @@ pub(crate) fn verdict(code: Code) -> Verdict {
     }
 }
 
+/// Whether `code`, as the answer to a commit, says that the group has gone on without this member.
+pub(crate) fn is_expelled(code: Code) -> bool {
+    use RDKafkaErrorCode as E;
+    matches!(code.name(), E::UnknownMemberId | E::FencedInstanceId | E::FencedMemberEpoch | E::IllegalGeneration)
+}
+
 /// What an error event means for the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -139,15 +154,15 @@ pub(crate) fn fatal(code: Code, what: &str, reason: &str) -> Option<Error> {
         E::GroupAuthorizationFailed => "allow Read on the consumer group",
         E::ClusterAuthorizationFailed => "ask the owner of the cluster for access",
         E::InconsistentGroupProtocol => {
-            "another member of the group uses another assignment strategy: stop it, or set \
-             consumer.override.partition.assignment.strategy=range"
+            "other members of the group use another group protocol or assignment strategy: stop them, or set \
+             consumer.override.group.protocol and consumer.override.partition.assignment.strategy as they do"
         }
         E::FencedInstanceId | E::UnreleasedInstanceId => "another process uses the same group.instance.id: stop it",
         E::UnsupportedAssignor | E::UnsupportedVersion | E::UnsupportedFeature => {
             "the broker does not speak the group protocol that is configured: check consumer.override.group.protocol"
         }
         E::InvalidMessageSize | E::MessageSizeTooLarge => "raise consumer.override.receive.message.max.bytes",
-        E::AutoOffsetReset => "set consumer.override.auto.offset.reset=earliest or commit an offset for the group",
+        E::AutoOffsetReset => "commit an offset for the group",
         _no_advice => "see the broker's log",
     };
     let text = format!("{what}: {code}: {reason}; {advice}");

@@ -19,7 +19,6 @@ pub(crate) struct Lane {
     pub(crate) start: i64,
     /// No record below this one can come.
     pub(crate) next: i64,
-    pub(crate) was_idle: bool,
 }
 
 /// The topic-partitions that are assigned, and how messages find them without a look at their topic's name.
@@ -69,14 +68,19 @@ pub(crate) struct Collector {
     pub(crate) backwards: Option<(TopicPartition, Offset, i64, i64)>,
     /// Troubles that came in place of records.
     pub(crate) troubles: Vec<(Code, TopicPartition, String)>,
+    /// Lanes that came to the end of what they may see, and where that is.
+    pub(crate) at_end: Vec<(TopicPartition, i64)>,
 }
 
 impl Collector {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { lanes: Lanes::default(), shared, backwards: None, troubles: Vec::new() }
+        Self { lanes: Lanes::default(), shared, backwards: None, troubles: Vec::new(), at_end: Vec::new() }
     }
 
     pub(crate) fn take(&mut self, message: Message<'_>) {
+        if message.code() == Code::PARTITION_EOF {
+            return self.reach_end(&message);
+        }
         if message.code() != Code::OK {
             let lane = TopicPartition::new(message.topic(), message.partition());
             self.troubles.push((message.code(), lane, message.reason()));
@@ -105,7 +109,15 @@ impl Collector {
         let headers = if config.with_headers { message.headers() } else { Headers::new() };
         builder.push(offset, message.timestamp_ms(), key, value, headers);
         lane.next = offset.next().get();
-        lane.was_idle = false;
+    }
+
+    /// Control records, compaction and aborted transactions leave no record before the end.
+    fn reach_end(&mut self, message: &Message<'_>) {
+        let Some(lane) = self.lanes.of(message) else { return };
+        if let Some(next) = Offset::new(message.offset()).filter(|next| next.get() >= lane.next) {
+            lane.move_to(next, &self.shared);
+            self.at_end.push((lane.topic_partition.clone(), next.get()));
+        }
     }
 
     pub(crate) fn flush(&mut self) {
@@ -117,14 +129,15 @@ impl Collector {
 
 impl Lane {
     pub(crate) fn new(topic_partition: TopicPartition, start: Offset) -> Self {
-        Self {
-            topic_partition,
-            builder: None,
-            last_bytes: 0,
-            last_rows: 16,
-            start: start.get(),
-            next: start.get(),
-            was_idle: true,
+        Self { topic_partition, builder: None, last_bytes: 0, last_rows: 16, start: start.get(), next: start.get() }
+    }
+
+    /// No record before `next` comes any more; tells it if that is further than the records that came.
+    pub(crate) fn move_to(&mut self, next: Offset, shared: &Shared) {
+        if next.get() > self.next {
+            self.flush(shared);
+            self.next = next.get();
+            shared.inbox.push(Event::Position { topic_partition: self.topic_partition.clone(), next });
         }
     }
 

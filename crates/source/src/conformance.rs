@@ -2,13 +2,14 @@
 //! embedded broker, and on a real Kafka by the services tests.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::Array;
 use async_trait::async_trait;
 use model::{Offset, TopicPartition};
 
-use crate::{Ack, Assigned, Commit, CommitError, Event, Source};
+use crate::{Ack, Assigned, Commit, CommitError, Error, Event, Recovered, Recovery, Source};
 
 /// A log to try sources on.
 #[async_trait]
@@ -21,6 +22,12 @@ pub trait World: Send {
 
     /// A new member of `group` that reads `topic` from the earliest record.
     async fn join(&mut self, group: &str, topic: &str) -> Box<dyn Source>;
+
+    /// As [`World::join`], with a recovery. `None` if this world's sources have none: then what needs it is not tried.
+    async fn join_with(&mut self, group: &str, topic: &str, recovery: Arc<dyn Recovery>) -> Option<Box<dyn Source>> {
+        let _unused = (group, topic, recovery);
+        None
+    }
 
     /// Whether the group takes the commits of a member that has been told of a revoke, as Kafka's does.
     fn takes_commits_while_rebalancing(&self) -> bool {
@@ -43,6 +50,7 @@ pub async fn all(world: &mut dyn World, prefix: &str) {
     leaves_out_commits_without_a_lease(world, &format!("{prefix}-lease")).await;
     paused_partitions_deliver_nothing(world, &format!("{prefix}-pause")).await;
     rejoin_starts_from_what_is_committed(world, &format!("{prefix}-rejoin")).await;
+    recovers_what_is_not_committed(world, &format!("{prefix}-recovery")).await;
     fenced_member_cannot_commit(world, &format!("{prefix}-fence")).await;
 }
 
@@ -260,6 +268,9 @@ async fn read_both(
 /// After a partition has gone to another member, commits for it are left out and told, and those for others are done.
 pub async fn leaves_out_commits_without_a_lease(world: &mut dyn World, topic: &str) {
     world.create_topic(topic, 2).await;
+    for partition in 0..2 {
+        world.produce(&TopicPartition::new(topic, partition), &values(0, 1)).await;
+    }
     let first = world.join(topic, topic).await;
     let mut of_first = Heard::default();
     of_first.read(&*first, false, |heard| heard.assigned.len() == 2).await;
@@ -319,6 +330,64 @@ pub async fn rejoin_starts_from_what_is_committed(world: &mut dyn World, topic: 
     assert_eq!((heard.assigned[&lane].start, heard.assigned[&lane].metadata.as_str()), (offset(3), "before"));
     assert_eq!(heard.values[&lane], values(3, 7));
     assert_eq!(commit(&*source, &[to_commit(&lane, 10, "")]).await, Ok(Vec::new()));
+    source.close().await;
+}
+
+/// Answers with what it was given, and remembers what it was asked.
+struct Told {
+    answer: Vec<Recovered>,
+    asked: Mutex<Vec<TopicPartition>>,
+    ids: Mutex<BTreeMap<String, String>>,
+}
+
+#[async_trait]
+impl Recovery for Told {
+    async fn recover(
+        &self,
+        partitions: &[TopicPartition],
+        topic_ids: &BTreeMap<String, String>,
+    ) -> Result<Vec<Recovered>, Error> {
+        // Not at once: a real one waits for a store.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.asked.lock().expect("no test panics while it holds this lock").extend(partitions.iter().cloned());
+        *self.ids.lock().expect("no test panics while it holds this lock") = topic_ids.clone();
+        Ok(self.answer.iter().filter(|one| partitions.contains(&one.topic_partition)).cloned().collect())
+    }
+}
+
+/// What the group has no offset of is asked for, and nothing else; what is answered is where reading starts, with its
+/// plan and not as committed; what is not answered starts where the log begins.
+pub async fn recovers_what_is_not_committed(world: &mut dyn World, topic: &str) {
+    world.create_topic(topic, 3).await;
+    let lanes: Vec<TopicPartition> = (0..3).map(|partition| TopicPartition::new(topic, partition)).collect();
+    for lane in &lanes {
+        world.produce(lane, &values(0, 10)).await;
+    }
+    let answer = Recovered { topic_partition: lanes[1].clone(), start: offset(6), metadata: "a plan".to_owned() };
+    let told = Arc::new(Told { answer: vec![answer], asked: Mutex::default(), ids: Mutex::default() });
+    let Some(source) = world.join_with(topic, topic, told.clone()).await else { return };
+    let mut heard = Heard::default();
+    heard.read(&*source, false, |heard| heard.assigned.len() == 3).await;
+    assert_eq!(commit(&*source, &[to_commit(&lanes[0], 4, "")]).await, Ok(Vec::new()));
+    source.close().await;
+
+    told.asked.lock().expect("not poisoned").clear();
+    let ids = std::mem::take(&mut *told.ids.lock().expect("not poisoned"));
+    assert!(ids.keys().eq([topic]) && ids.values().all(|id| !id.is_empty()), "{ids:?}");
+    let source = world.join_with(topic, topic, told.clone()).await.expect("it had one a moment ago");
+    let mut heard = Heard::default();
+    heard.read(&*source, false, |heard| heard.count() == 6 + 4 + 10).await;
+    let mut asked = told.asked.lock().expect("not poisoned").clone();
+    asked.sort();
+    assert_eq!(asked, lanes[1..]);
+    assert_eq!(*told.ids.lock().expect("not poisoned"), ids, "a topic keeps its id");
+    for (lane, start, metadata, committed) in
+        [(&lanes[0], 4, "", true), (&lanes[1], 6, "a plan", false), (&lanes[2], 0, "", false)]
+    {
+        let (topic_partition, metadata) = (lane.clone(), metadata.to_owned());
+        assert_eq!(heard.assigned[lane], Assigned { topic_partition, start: offset(start), metadata, committed });
+        assert_eq!(heard.values[lane], values(start, 10 - start));
+    }
     source.close().await;
 }
 

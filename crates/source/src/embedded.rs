@@ -85,6 +85,12 @@ impl EmbeddedBroker {
         self.ask(move |cluster| cluster.request_errors(rdkafka::types::RDKafkaApiKey::OffsetCommit, &codes))
     }
 
+    /// Lets the next Fetch requests fail with these codes, one after the other.
+    pub fn fail_fetches(&self, codes: &[rdkafka::types::RDKafkaRespErr]) -> Result<(), EmbeddedError> {
+        let codes = codes.to_vec();
+        self.ask(move |cluster| cluster.request_errors(rdkafka::types::RDKafkaApiKey::Fetch, &codes))
+    }
+
     /// Takes the broker off the network or puts it back.
     pub fn set_reachable(&self, is_reachable: bool) -> Result<(), EmbeddedError> {
         self.ask(move |cluster| if is_reachable { cluster.broker_up(-1) } else { cluster.broker_down(-1) })?

@@ -1,12 +1,28 @@
 //! What the poll thread hands to the task: events in order, bounded by the bytes of their batches.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::TopicPartition;
 use tokio::sync::Notify;
 
-use crate::Event;
+use crate::{Assigned, Event};
+
+/// The right to commit for one topic-partition that comes with one assignment of it. It begins when the task takes the
+/// assignment out of the inbox: until then it may still work for an older one.
+#[derive(Default)]
+pub(crate) struct Lease(AtomicBool);
+
+impl Lease {
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn begin(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// One writer (the poll thread), one reader (the task). The writer never blocks: it looks at [`Inbox::is_full`] before
 /// it takes more records, and events without records always fit.
@@ -18,7 +34,8 @@ pub(crate) struct Inbox {
 
 #[derive(Default)]
 struct Waiting {
-    events: VecDeque<Event>,
+    /// With the leases that begin when the event is taken.
+    events: VecDeque<(Event, Vec<Arc<Lease>>)>,
     bytes: usize,
 }
 
@@ -39,9 +56,18 @@ impl Inbox {
     }
 
     pub(crate) fn push(&self, event: Event) {
+        self.push_with(event, Vec::new());
+    }
+
+    /// Hands out an assignment; `leases` begin when the task takes it.
+    pub(crate) fn push_assigned(&self, assigned: Vec<Assigned>, leases: Vec<Arc<Lease>>) {
+        self.push_with(Event::Assigned(assigned), leases);
+    }
+
+    fn push_with(&self, event: Event, leases: Vec<Arc<Lease>>) {
         let mut waiting = self.lock();
         waiting.bytes += weight(&event);
-        waiting.events.push_back(event);
+        waiting.events.push_back((event, leases));
         drop(waiting);
         self.arrived.notify_one();
     }
@@ -63,8 +89,9 @@ impl Inbox {
 
     fn take(&self, records: bool) -> Option<(Event, bool)> {
         let mut waiting = self.lock();
-        let first = waiting.events.iter().position(|event| records || !event.is_about_records())?;
-        let event = waiting.events.remove(first)?;
+        let first = waiting.events.iter().position(|(event, _)| records || !event.is_about_records())?;
+        let (event, leases) = waiting.events.remove(first)?;
+        leases.iter().for_each(|lease| lease.begin());
         let before = waiting.bytes;
         waiting.bytes -= weight(&event);
         Some((event, before >= self.bytes_max && waiting.bytes < self.bytes_max))
@@ -89,8 +116,8 @@ impl Inbox {
 
     fn retain(&self, keep: impl Fn(&Event) -> bool) {
         let mut waiting = self.lock();
-        waiting.events.retain(keep);
-        waiting.bytes = waiting.events.iter().map(weight).sum();
+        waiting.events.retain(|(event, _)| keep(event));
+        waiting.bytes = waiting.events.iter().map(|(event, _)| weight(event)).sum();
     }
 }
 
@@ -131,6 +158,16 @@ mod tests {
             other => panic!("expected the batch that stays, got {other:?}"),
         }
         assert!(inbox.take(true).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_lease_begins_when_its_assignment_is_taken() {
+        let inbox = Inbox::new(1_000);
+        let lease = Arc::new(Lease::default());
+        inbox.push_assigned(Vec::new(), vec![lease.clone()]);
+        assert!(!lease.has_begun());
+        inbox.next(true).await;
+        assert!(lease.has_begun());
     }
 
     #[tokio::test]

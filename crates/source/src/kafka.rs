@@ -1,7 +1,8 @@
 //! The real source: one member of a Kafka consumer group on librdkafka, with a thread of its own for polling.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
@@ -9,23 +10,31 @@ use async_trait::async_trait;
 use model::{Offset, TopicPartition};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::code::{Verdict, verdict};
-use crate::inbox::Inbox;
-use crate::keys::Subscription;
-use crate::native::{CommitAnswer, List, Native};
+use crate::code::{Verdict, is_expelled, verdict};
+use crate::inbox::{Inbox, Lease};
+use crate::keys::{DataLoss, Subscription};
+use crate::lost::Reset;
+use crate::native::{CommitAnswer, List, MESSAGES_AT_ONCE_MAX, Native};
 use crate::poll::Poll;
-use crate::{Commit, CommitError, Error, Event, Source, pattern};
+use crate::protocol::{self, Protocol};
+use crate::{Assigned, Commit, CommitError, Error, Event, Recovery, Source, pattern};
 
 /// What a [`KafkaSource`] is made from.
 #[derive(Clone)]
 pub struct SourceConfig {
     /// Properties of librdkafka, as [`crate::properties::translate`] gives them: at least `bootstrap.servers` and
-    /// `group.id`. What is not said has the defaults of [`SourceConfig::properties`].
+    /// `group.id`. What is not said has the defaults of [`SourceConfig::properties`]. `auto.offset.reset` is obeyed here,
+    /// not by librdkafka, which is told `error`.
     pub client: BTreeMap<String, String>,
     /// Which topics.
     pub subscription: Subscription,
+    /// Knows where topic-partitions without a committed offset go on; without it, or an answer, `auto.offset.reset` says.
+    pub recovery: Option<Arc<dyn Recovery>>,
+    /// What to do when the log no longer holds the offset to go on from.
+    pub on_data_loss: DataLoss,
     /// Whether the headers of records are read.
     pub with_headers: bool,
     /// Bytes of batches that wait for the task; polling stops above it (one batch more at most).
@@ -36,20 +45,27 @@ pub struct SourceConfig {
     pub batch_rows_max: usize,
     /// Bytes after which a batch ends; the record that crosses it still belongs to it.
     pub batch_bytes_max: usize,
-    /// How long a revoke waits for the task.
+    /// How long a revoke waits for the task; three quarters of `max.poll.interval.ms` at most, after which the group goes
+    /// on without this member.
     pub revoke_timeout: Duration,
     /// How long a commit waits for its answer; then its outcome is unknown.
     pub commit_timeout: Duration,
-    /// How long an assignment may wait for committed offsets; then the source fails.
+    /// How long an assignment may wait for each of committed offsets and the ends of logs; then the source fails.
     pub assign_timeout: Duration,
+    /// How long an assignment may wait for [`SourceConfig::recovery`]; then the source fails. Bounded as
+    /// [`SourceConfig::revoke_timeout`] is.
+    pub recovery_timeout: Duration,
 }
 
 impl SourceConfig {
-    /// The usual bounds: 64 MiB waiting, 64 MiB fetched, batches of 4,096 records (they stay in the cache) or 8 MiB, 30 s for a revoke.
+    /// The usual bounds: 64 MiB waiting, 64 MiB fetched, batches of 4,096 records (they stay in the cache) or 8 MiB, 30 s
+    /// for a revoke, 4 min for the recovery; no recovery, and lost data is an error.
     pub fn new(client: BTreeMap<String, String>, subscription: Subscription) -> Self {
         Self {
             client,
             subscription,
+            recovery: None,
+            on_data_loss: DataLoss::Fail,
             with_headers: false,
             queue_bytes_max: 64 << 20,
             fetch_bytes: 64 << 20,
@@ -58,18 +74,24 @@ impl SourceConfig {
             revoke_timeout: Duration::from_secs(30),
             commit_timeout: Duration::from_secs(20),
             assign_timeout: Duration::from_secs(60),
+            recovery_timeout: Duration::from_secs(240),
         }
     }
 
-    /// Everything that librdkafka is told: our defaults, over them [`SourceConfig::client`], over that what the
-    /// exactly-once protocol needs. With `group.protocol=consumer` the properties that the broker decides are left out.
+    /// Everything that librdkafka is told at first: our defaults, over them [`SourceConfig::client`], over that what the
+    /// exactly-once protocol needs. Under KIP-848 the properties that the broker decides are left out.
     pub fn properties(&self) -> BTreeMap<String, String> {
+        let (protocol, _may_fall_back) = protocol::first(&self.client);
+        self.properties_for(protocol)
+    }
+
+    pub(crate) fn properties_for(&self, protocol: Protocol) -> BTreeMap<String, String> {
         let kilobytes = (self.fetch_bytes / 1024).clamp(1, 2_097_151);
-        let fetch_max = self.fetch_bytes.clamp(1 << 20, 50 << 20);
-        let defaults: [(&str, String); 9] = [
+        // Nothing is fetched while the queue is full, but one answer more may be on its way, and it counts compressed
+        // there: unpacked it is several times as large.
+        let fetch_max = (self.fetch_bytes / 8).clamp(1 << 20, 50 << 20);
+        let defaults: [(&str, String); 7] = [
             ("client.id", "sluice".to_owned()),
-            ("auto.offset.reset", "earliest".to_owned()),
-            ("partition.assignment.strategy", "cooperative-sticky".to_owned()),
             ("fetch.queue.backoff.ms", "2".to_owned()),
             ("queued.max.messages.kbytes", kilobytes.to_string()),
             ("fetch.max.bytes", fetch_max.to_string()),
@@ -85,23 +107,35 @@ impl SourceConfig {
         for (name, value) in [
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
-            ("enable.partition.eof", "false"),
+            // The end of a log is told: the position there counts what is not handed out, such as aborted transactions.
+            // Sound only because `Native::consume` does not use rd_kafka_consume_batch_queue, which takes the news of an
+            // end (or of any trouble in place of a record) for a record: librdkafka keeps that position over a pause, and
+            // it pauses at each incremental rebalance, so that the next record would be left out.
+            ("enable.partition.eof", "true"),
+            // An offset that is lost is told, and decided here.
+            ("auto.offset.reset", "error"),
             ("log.queue", "true"),
+            ("consume.callback.max.messages", &MESSAGES_AT_ONCE_MAX.to_string()),
         ] {
             all.insert(name.to_owned(), value.to_owned());
         }
-        if all.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer")) {
-            for name in
-                ["partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms", "group.protocol.type"]
-            {
-                all.remove(name);
-            }
-        }
+        protocol::apply(protocol, &mut all);
         // A fetch response must fit, also when one record is larger than every fetch limit.
         let fetch_max = all.get("fetch.max.bytes").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let receive_max = (fetch_max + 512).clamp(100_000_000, 2_147_483_647);
         all.entry("receive.message.max.bytes".to_owned()).or_insert(receive_max.to_string());
         all
+    }
+
+    /// Where a topic-partition begins that nobody knows an offset of.
+    pub(crate) fn reset(&self) -> Reset {
+        Reset::of(&self.client)
+    }
+
+    /// `wait`, or less if the group would not wait so long for an answer.
+    pub(crate) fn within_poll_interval(&self, wait: Duration) -> Duration {
+        let millis = self.client.get("max.poll.interval.ms").and_then(|text| text.parse().ok());
+        wait.min(Duration::from_millis(millis.unwrap_or(300_000)) * 3 / 4)
     }
 
     /// The group it joins, for messages.
@@ -130,7 +164,7 @@ pub(crate) enum Command {
 /// the revoke callback takes it to drop leases: so no commit leaves after a lease is gone.
 #[derive(Default)]
 pub(crate) struct Leases {
-    pub(crate) held: HashSet<TopicPartition>,
+    pub(crate) held: HashMap<TopicPartition, Arc<Lease>>,
     /// A commit ended without a known outcome: this consumer commits nothing more and must not get a new generation.
     pub(crate) unknown: bool,
 }
@@ -143,6 +177,15 @@ pub(crate) struct Shared {
     pub(crate) paused: Mutex<HashSet<TopicPartition>>,
     /// `None` while there is no consumer. Callers use it under the read lock, so that the last owner is the poll thread.
     pub(crate) native: RwLock<Option<Arc<Native>>>,
+    /// A commit was answered as if the group had gone on without us: a revoke need not wait any longer.
+    pub(crate) is_expelled: AtomicBool,
+    /// It was said that the broker does not tell the ids of topics.
+    pub(crate) has_warned_of_ids: AtomicBool,
+    /// Where the recovery runs.
+    pub(crate) runtime: Option<Handle>,
+    /// Where readers came to the end of a log although more is in it that they may not see: the end as known then, and
+    /// theirs.
+    visible_ends: Mutex<HashMap<TopicPartition, (i64, i64)>>,
     commands: Mutex<VecDeque<Command>>,
 }
 
@@ -155,6 +198,16 @@ impl Shared {
 
     pub(crate) fn paused(&self) -> MutexGuard<'_, HashSet<TopicPartition>> {
         self.paused.lock().expect(NO_PANIC)
+    }
+
+    /// Remembers that a reader came to the end of what it may see at `visible` while the log ended at `end`.
+    pub(crate) fn saw_end(&self, lane: &TopicPartition, end: i64, visible: i64) {
+        self.visible_ends.lock().expect(NO_PANIC).insert(lane.clone(), (end, visible));
+    }
+
+    /// Forgets ends that were passed since, as `passed` tells of a lane and its end.
+    pub(crate) fn forget_ends(&self, passed: impl Fn(&TopicPartition, i64) -> bool) {
+        self.visible_ends.lock().expect(NO_PANIC).retain(|lane, (_, visible)| !passed(lane, *visible));
     }
 
     pub(crate) fn next_command(&self) -> Option<Command> {
@@ -174,7 +227,23 @@ impl Shared {
         self.with_native(Native::wake);
     }
 
-    fn commit(&self, commits: Vec<Commit>) -> Result<Vec<TopicPartition>, CommitError> {
+    /// Hands out an assignment and the leases that come with it.
+    pub(crate) fn hand_out(&self, assigned: Vec<Assigned>) {
+        let leases: Vec<Arc<Lease>> = assigned.iter().map(|_| Arc::default()).collect();
+        let lanes = assigned.iter().map(|one| one.topic_partition.clone());
+        self.leases().held.extend(lanes.zip(leases.iter().cloned()));
+        self.inbox.push_assigned(assigned, leases);
+    }
+
+    /// The leases under which the task says `commits`: those whose assignment it has taken. A commit may wait for its
+    /// turn while its topic-partition goes and comes again; the lease it gets then is not this one.
+    fn leases_for(&self, commits: &[Commit]) -> Vec<Option<Arc<Lease>>> {
+        let leases = self.leases();
+        let begun = |commit: &Commit| leases.held.get(&commit.topic_partition).filter(|lease| lease.has_begun());
+        commits.iter().map(|commit| begun(commit).cloned()).collect()
+    }
+
+    fn commit(&self, commits: &[Commit], under: &[Option<Arc<Lease>>]) -> Result<Vec<TopicPartition>, CommitError> {
         let mut leases = self.leases();
         if leases.unknown {
             return Err(CommitError::Unknown(
@@ -183,8 +252,9 @@ impl Shared {
         }
         let mut list = List::new();
         let mut left_out = Vec::new();
-        for commit in &commits {
-            if leases.held.contains(&commit.topic_partition) {
+        for (commit, under) in commits.iter().zip(under) {
+            let held = leases.held.get(&commit.topic_partition);
+            if held.zip(under.as_ref()).is_some_and(|(held, under)| Arc::ptr_eq(held, under)) {
                 list.add(&commit.topic_partition, commit.offset.get(), &commit.metadata);
             } else {
                 left_out.push(commit.topic_partition.clone());
@@ -195,6 +265,9 @@ impl Shared {
         }
         let sent = self.with_native(|native| {
             let answer = native.commit(&list, self.config.commit_timeout);
+            if answer.errors.iter().any(|(code, _)| is_expelled(*code)) {
+                self.is_expelled.store(true, Ordering::SeqCst);
+            }
             outcome(&answer, || native.is_assignment_lost())
         });
         let result = sent.unwrap_or_else(|| Err(CommitError::Fenced("the source is closed".to_owned())));
@@ -249,16 +322,25 @@ impl KafkaSource {
             Subscription::Topics(topics) => topics.clone(),
             Subscription::Regex(regex) => vec![pattern::for_librdkafka(regex).map_err(Error::Config)?],
         };
-        let native = Arc::new(connect(&config, &topics)?);
+        let runtime = Handle::try_current().ok();
+        if config.recovery.is_some() && runtime.is_none() {
+            return Err(Error::Config("a source with a recovery must be created inside a tokio runtime".to_owned()));
+        }
+        let (protocol, may_fall_back) = protocol::first(&config.client);
+        let native = Arc::new(connect(&config, &topics, protocol)?);
         let shared = Arc::new(Shared {
             inbox: Inbox::new(config.queue_bytes_max),
             config,
             leases: Mutex::default(),
             paused: Mutex::default(),
             native: RwLock::new(Some(Arc::clone(&native))),
+            is_expelled: AtomicBool::new(false),
+            has_warned_of_ids: AtomicBool::new(false),
+            runtime,
+            visible_ends: Mutex::default(),
             commands: Mutex::default(),
         });
-        let poll = Poll::new(Arc::clone(&shared), native, topics);
+        let poll = Poll::new(Arc::clone(&shared), native, topics, (protocol, may_fall_back));
         std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn(move || poll.run())
@@ -268,8 +350,8 @@ impl KafkaSource {
 }
 
 /// A consumer that has subscribed.
-pub(crate) fn connect(config: &SourceConfig, topics: &[String]) -> Result<Native, Error> {
-    let native = Native::new(&config.properties())?;
+pub(crate) fn connect(config: &SourceConfig, topics: &[String], protocol: Protocol) -> Result<Native, Error> {
+    let native = Native::new(&config.properties_for(protocol))?;
     match native.subscribe(topics) {
         Ok(()) => Ok(native),
         Err(code) => Err(Error::Config(format!("could not subscribe to {}: {code}", topics.join(", ")))),
@@ -288,7 +370,8 @@ impl Source for KafkaSource {
 
     async fn commit(&self, commits: Vec<Commit>) -> Result<Vec<TopicPartition>, CommitError> {
         let shared = Arc::clone(&self.shared);
-        match tokio::task::spawn_blocking(move || shared.commit(commits)).await {
+        let under = shared.leases_for(&commits);
+        match tokio::task::spawn_blocking(move || shared.commit(&commits, &under)).await {
             Ok(result) => result,
             Err(error) => Err(CommitError::Unknown(format!("the commit was cut short: {error}"))),
         }
@@ -307,7 +390,9 @@ impl Source for KafkaSource {
     }
 
     fn end_offset(&self, topic_partition: &TopicPartition) -> Option<Offset> {
-        self.shared.with_native(|native| native.known_end(topic_partition)).flatten().and_then(Offset::new)
+        let end = self.shared.with_native(|native| native.known_end(topic_partition)).flatten()?;
+        let visible = self.shared.visible_ends.lock().expect(NO_PANIC).get(topic_partition).copied();
+        Offset::new(visible.filter(|(then, _)| *then == end).map_or(end, |(_, visible)| visible))
     }
 
     async fn rejoin(&self) {

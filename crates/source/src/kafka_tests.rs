@@ -1,6 +1,7 @@
 //! `KafkaSource` on the embedded broker: the contract, both group protocols, faults of commits, large records.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -9,9 +10,14 @@ use rdkafka::types::RDKafkaRespErr as E;
 
 use crate::conformance::{self, World};
 use crate::{
-    Assigned, Commit, CommitError, EmbeddedBroker, Error, Event, KafkaSource, Producer, Source, SourceConfig,
+    Assigned, Commit, CommitError, EmbeddedBroker, Error, Event, KafkaSource, Producer, Recovery, Source, SourceConfig,
     Subscription,
 };
+
+#[path = "kafka_position_tests.rs"]
+mod positions;
+#[path = "kafka_protocol_tests.rs"]
+mod protocols;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,6 +68,12 @@ impl World for Broker {
 
     async fn join(&mut self, group: &str, topic: &str) -> Box<dyn Source> {
         Box::new(KafkaSource::new(self.config(group, Subscription::Topics(vec![topic.to_owned()]))).unwrap())
+    }
+
+    async fn join_with(&mut self, group: &str, topic: &str, recovery: Arc<dyn Recovery>) -> Option<Box<dyn Source>> {
+        let mut config = self.config(group, Subscription::Topics(vec![topic.to_owned()]));
+        config.recovery = Some(recovery);
+        Some(Box::new(KafkaSource::new(config).unwrap()))
     }
 
     fn takes_commits_while_rebalancing(&self) -> bool {
@@ -125,9 +137,29 @@ fn at(offset: i64, metadata: String) -> Vec<Commit> {
 async fn joined() -> (Broker, KafkaSource) {
     let broker = Broker::start(&[("group.protocol", "consumer")]);
     broker.broker.create_topic("t", 1).unwrap();
+    broker.write("t", 0, &[b"value".as_slice(); 3]);
     let source = KafkaSource::new(broker.config("g", Subscription::Topics(vec!["t".to_owned()]))).unwrap();
     assert_eq!(assigned(&source).await.len(), 1);
     (broker, source)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_needs_that_the_task_has_taken_the_assignment() {
+    let broker = Broker::start(&[("group.protocol", "consumer")]);
+    broker.broker.create_topic("t", 1).unwrap();
+    broker.write("t", 0, &[b"value".as_slice(); 3]);
+    let source = KafkaSource::new(broker.config("g", Subscription::Topics(vec!["t".to_owned()]))).unwrap();
+    let lane = TopicPartition::new("t", 0);
+    let patience = Instant::now() + PATIENCE;
+    while !source.shared.leases().held.contains_key(&lane) {
+        assert!(Instant::now() < patience);
+        tokio::task::yield_now().await;
+    }
+    // A lane of an older assignment would speak here.
+    assert_eq!(source.commit(at(1, "stale".to_owned())).await, Ok(vec![lane]));
+    assigned(&source).await;
+    assert_eq!(source.commit(at(1, String::new())).await, Ok(Vec::new()));
+    source.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,6 +204,7 @@ async fn commit_errors_say_whether_it_may_have_happened() {
 async fn a_commit_without_an_answer_is_unknown_and_the_rejoin_works_when_the_broker_is_back() {
     let broker = Broker::start(&[("group.protocol", "consumer")]);
     broker.broker.create_topic("t", 1).unwrap();
+    broker.write("t", 0, &[b"value".as_slice(); 3]);
     let mut config = broker.config("g", Subscription::Topics(vec!["t".to_owned()]));
     config.commit_timeout = Duration::from_millis(500);
     let source = KafkaSource::new(config).unwrap();
@@ -281,8 +314,12 @@ fn properties_are_refused_with_their_name_and_the_broker_decides_under_kip_848()
     assert!(
         !properties.contains_key("session.timeout.ms") && !properties.contains_key("partition.assignment.strategy")
     );
-    let properties = client(&[("enable.auto.commit", "true")]).properties();
-    assert_eq!(properties["enable.auto.commit"], "false");
+    let properties = client(&[("enable.auto.commit", "true"), ("auto.offset.reset", "latest")]).properties();
+    assert_eq!(
+        (properties["enable.auto.commit"].as_str(), properties["auto.offset.reset"].as_str()),
+        ("false", "error")
+    );
+    let properties = client(&[("group.protocol", "classic")]).properties();
     assert_eq!(properties["partition.assignment.strategy"], "cooperative-sticky");
 }
 

@@ -1,6 +1,6 @@
 //! The keys of a connector that say which topics are read, and their checks.
 
-use model::{Importance, Invalid, Key, Kind, Settings, Width};
+use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
 
 use crate::pattern;
 
@@ -23,10 +23,49 @@ pub const TOPICS_REGEX: Key = Key::new(
 .group("Common", 4)
 .shown(Width::Long, "Topics regex");
 
-/// Every key of this crate. Besides these, everything below [`CONSUMER_OVERRIDE`] is a property of the consumer.
-pub const KEYS: &[Key] = &[TOPICS, TOPICS_REGEX];
+/// What happens when the log no longer holds the offset to go on from.
+pub const ON_DATA_LOSS: Key = Key::new(
+    "on.data.loss",
+    Kind::String,
+    "What to do when records were lost before they were read: the log of a topic-partition begins after the offset to go \
+     on from (retention deleted it), or ends before it (the topic was deleted and created again). `fail` stops the task \
+     and says how many offsets are missing. `continue` warns with the same figures and goes on where auto.offset.reset \
+     says: `earliest`, the default, is the first record that is there. As failOnDataLoss of Spark's Kafka source.",
+)
+.default("fail")
+.check(Check::OneOf(&["fail", "continue"]))
+.importance(Importance::Medium)
+.group("Sluice", 1)
+.shown(Width::Short, "On data loss")
+.ours();
 
-/// What starts a connector's own properties of the Kafka consumer.
+/// Every key of this crate. Besides these, everything below [`CONSUMER_OVERRIDE`] is a property of the consumer.
+pub const KEYS: &[Key] = &[TOPICS, TOPICS_REGEX, ON_DATA_LOSS];
+
+/// What to do when records were lost before they were read ([`ON_DATA_LOSS`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DataLoss {
+    /// Stop with an error that says what is missing.
+    #[default]
+    Fail,
+    /// Warn, and go on where `auto.offset.reset` says.
+    Continue,
+}
+
+/// The value of [`ON_DATA_LOSS`].
+pub fn on_data_loss(settings: &Settings) -> Result<DataLoss, Invalid> {
+    let text = settings.string(&ON_DATA_LOSS)?;
+    Ok(if text.as_deref() == Some("continue") { DataLoss::Continue } else { DataLoss::Fail })
+}
+
+/// What starts a connector's own properties of the Kafka consumer. Three of them matter for the group:
+///
+/// - `group.protocol`: without it, and without a property that only the classic protocol has
+///   (`partition.assignment.strategy`, `session.timeout.ms`, `heartbeat.interval.ms`), KIP-848 is spoken where the broker
+///   has it, else the classic protocol with the strategy `cooperative-sticky`.
+/// - `group.instance.id` makes the membership static: a restart within the session's time-out moves no topic-partition.
+///   Every member of a group needs an id of its own: whoever runs several tasks appends the task's number.
+/// - `auto.offset.reset`: where a topic-partition begins that neither the group nor its objects know.
 pub const CONSUMER_OVERRIDE: &str = "consumer.override.";
 
 /// Which topics are read.
@@ -113,6 +152,14 @@ mod tests {
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems[0].message.starts_with("Invalid value a( for configuration topics.regex: "), "{problems:?}");
         assert_eq!(problems[1].key, "consumer.override.auto.offset.reset");
+    }
+
+    #[test]
+    fn data_loss_fails_unless_it_is_said_otherwise() {
+        assert_eq!(on_data_loss(&settings(&[])), Ok(DataLoss::Fail));
+        assert_eq!(on_data_loss(&settings(&[("on.data.loss", "continue")])), Ok(DataLoss::Continue));
+        let problem = on_data_loss(&settings(&[("on.data.loss", "ignore")])).unwrap_err();
+        assert_eq!(problem.key, "on.data.loss");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Read records from a log and commit how far we got. A [`Source`] is one member of one consumer group: it hands out
 //! topic-partitions with their committed offset *and* its metadata, then raw batches, and takes commits back. Every
 //! commit passes a local lease that is taken at assignment and dropped inside the revoke callback, so that a task which
-//! has not heard of a rebalance yet cannot commit for a topic-partition that is no longer its own. `KafkaSource` is the
-//! real one, on librdkafka; `MemoryLog` is a whole log with groups in memory, for simulation. Nothing else of sluice
-//! knows rdkafka.
+//! has not heard of a rebalance yet cannot commit for a topic-partition that is no longer its own. What the group does
+//! not know a [`Recovery`] may tell, and an offset that the log no longer holds is an error or a warning, never a silent
+//! jump. `KafkaSource` is the real one, on librdkafka; `MemoryLog` is a whole log with groups in memory, for simulation;
+//! [`group`] looks at groups from outside. Nothing else of sluice knows rdkafka.
 //!
 //! ```text
+//!            Recovery: where to start, when the group has no offset
+//!                        |
 //!  broker --fetch--> poll thread --RawBatch--> Source::next --> task
 //!    ^                  | rebalance callback: Event + Ack          |
 //!    +------ OffsetCommit (offset, metadata) <--lease-- Source::commit
@@ -15,22 +18,31 @@ mod code;
 mod collect;
 pub mod conformance;
 mod embedded;
+pub mod group;
 mod inbox;
 mod kafka;
 pub mod keys;
+mod lost;
 mod memory;
+mod memory_group;
 mod memory_source;
 mod memory_world;
 mod native;
+mod park;
 mod pattern;
 mod poll;
 pub mod properties;
+mod protocol;
+mod starts;
 
 pub use embedded::{EmbeddedBroker, EmbeddedError, KEPT_BYTES_MAX, KEPT_RECORDS_MAX, Producer};
 pub use kafka::{KafkaSource, SourceConfig, cluster_id};
-pub use keys::{KEYS, Subscription, check, subscription};
-pub use memory::{CommitFate, Faults, MemberId, MemoryLog};
+pub use keys::{DataLoss, KEYS, Subscription, check, on_data_loss, subscription};
+pub use memory::{CommitFate, Faults, Happening, MemberId, MemoryLog, Observer};
+pub use memory_group::Protocol;
 pub use memory_source::MemorySource;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use model::{Offset, RawBatch, TopicPartition};
@@ -54,7 +66,8 @@ pub enum Event {
     /// Records of one assigned topic-partition.
     Batch(RawBatch),
     /// There is no record of `topic_partition` before `next` that was not delivered: control records, compaction and
-    /// aborted transactions move the position without a record.
+    /// aborted transactions move the position without a record. So does retention that overtook the reader, when
+    /// [`SourceConfig::on_data_loss`] allows it.
     Position {
         /// The lane.
         topic_partition: TopicPartition,
@@ -80,23 +93,55 @@ impl Event {
 pub struct Assigned {
     /// The lane.
     pub topic_partition: TopicPartition,
-    /// Where reading starts: the committed offset, else what `auto.offset.reset` says.
+    /// Where reading starts: the committed offset, else what was recovered, else what `auto.offset.reset` says; also that
+    /// when the log does not hold the offset and [`SourceConfig::on_data_loss`] allows to go on.
     pub start: Offset,
-    /// Metadata of the committed offset; empty when there is none or nothing is committed.
+    /// Metadata of the committed or recovered offset; empty when there is none or reading starts elsewhere.
     pub metadata: String,
-    /// Whether the group has a committed offset for it.
+    /// Whether `start` is the group's committed offset. If not, it should be committed soon: whoever comes next may find
+    /// another one.
     pub committed: bool,
+}
+
+/// Where a topic-partition that the group has no committed offset for goes on, found outside of Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The lane.
+    pub topic_partition: TopicPartition,
+    /// Where reading starts.
+    pub start: Offset,
+    /// The plan of the cut at `start` when only a part of its objects is visible, as offset metadata; else empty.
+    pub metadata: String,
+}
+
+/// Knows how far a topic-partition got when the group does not: its objects tell. Asked at assignment, before reading
+/// starts, for topic-partitions without a committed offset.
+#[async_trait]
+pub trait Recovery: Send + Sync {
+    /// What is known of `partitions`. One that is not in the answer was never written: `auto.offset.reset` decides. An
+    /// error ends the source. `topic_ids` are the ids of their topics by name, as Kafka's tools print them: a topic that
+    /// was deleted and created again has another one. A topic is not in it when the broker does not tell.
+    async fn recover(
+        &self,
+        partitions: &[TopicPartition],
+        topic_ids: &BTreeMap<String, String>,
+    ) -> Result<Vec<Recovered>, Error>;
 }
 
 /// Dropped by the task when it has let go of revoked topic-partitions; the source waits for it (bounded).
 #[derive(Debug)]
-pub struct Ack(#[allow(dead_code, reason = "its drop is the message")] tokio::sync::oneshot::Sender<()>);
+pub struct Ack(tokio::sync::oneshot::Sender<()>);
 
 impl Ack {
     /// An acknowledgement and what the source waits on; the wait ends when the `Ack` is dropped.
     pub fn new() -> (Ack, tokio::sync::oneshot::Receiver<()>) {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         (Ack(sender), receiver)
+    }
+
+    /// The source waits no more: the topic-partitions are gone, and so are their leases.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.is_closed()
     }
 }
 
@@ -139,7 +184,7 @@ pub enum Error {
     /// The broker cannot be reached or answered with a transient error for too long: starting again may help.
     #[error("{0}")]
     Unavailable(String),
-    /// `auto.offset.reset=none`, or the log no longer holds the offset to go on from.
+    /// `auto.offset.reset=none` and no committed offset, or the log no longer holds the offset to go on from.
     #[error("{0}")]
     OffsetLost(String),
 }

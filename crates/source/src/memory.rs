@@ -1,7 +1,8 @@
 //! A whole log in memory: topics, consumer groups with generations, committed offsets, rebalances, and faults on demand.
 //!
-//! It follows Kafka's classic group protocol with the eager strategy. Nothing in it depends on threads, real time or
-//! chance: under a current-thread runtime with paused time the same calls give the same events.
+//! Groups follow Kafka's classic protocol, eager or cooperative, or KIP-848 ([`Protocol`]), with static members. Nothing in
+//! it depends on threads, real time or chance: under a current-thread runtime with paused time the same calls give the
+//! same events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,9 +11,10 @@ use std::time::Duration;
 use model::{Headers, Offset, OffsetRange, TopicPartition};
 
 use crate::keys::Subscription;
+use crate::memory_group::Protocol;
 use crate::memory_source::MemorySource;
 use crate::memory_world::{InFlight, Member, Record, World, matches};
-use crate::{Commit, Error, Event};
+use crate::{Assigned, Commit, CommitError, Error, Event, Recovery};
 
 /// A member of a group; it stays the same when the member joins again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +41,90 @@ pub enum CommitFate {
 /// Decides about each commit request, in the order in which they are sent.
 pub type Faults = Box<dyn FnMut(MemberId, &[Commit]) -> CommitFate + Send>;
 
+/// What happened inside the log that no single member sees.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happening {
+    /// The broker took a commit request. `is_late`: its member had given up on it.
+    Taken {
+        /// Whose offsets they are.
+        group: String,
+        /// Who sent it.
+        member: MemberId,
+        /// What is committed.
+        commits: Vec<Commit>,
+        /// After its member gave up on it.
+        is_late: bool,
+    },
+    /// The broker refused it: member, generation or size.
+    Fenced {
+        /// Who sent it.
+        member: MemberId,
+        /// What is not committed.
+        commits: Vec<Commit>,
+        /// After its member gave up on it.
+        is_late: bool,
+    },
+    /// A commit request never reached the broker, and its member does not know.
+    Lost {
+        /// What is not committed.
+        commits: Vec<Commit>,
+    },
+    /// A member is given topic-partitions.
+    Assigned {
+        /// Who.
+        member: MemberId,
+        /// What it gets.
+        assigned: Vec<Assigned>,
+        /// How many it had before and keeps.
+        kept: usize,
+        /// How many others read some of them on, because they do not know yet.
+        unaware: usize,
+    },
+    /// A member is told to let go.
+    Revoking {
+        /// Who.
+        member: MemberId,
+        /// Of what.
+        partitions: Vec<TopicPartition>,
+    },
+    /// A member did not let go in time.
+    Late {
+        /// Who.
+        member: MemberId,
+    },
+    /// A member is out of the group and does not know.
+    Expelled {
+        /// Who.
+        member: MemberId,
+    },
+    /// A static member came back and has what its older self had; nobody else noticed.
+    CameBack {
+        /// Its older self, which is fenced.
+        old: MemberId,
+        /// Who it is now.
+        new: MemberId,
+    },
+    /// What a member knows from elsewhere replaced missing committed offsets.
+    Recovered {
+        /// Who.
+        member: MemberId,
+        /// How many topic-partitions.
+        partitions: usize,
+    },
+    /// A member must read what retention has removed.
+    OutOfRange {
+        /// Who.
+        member: MemberId,
+        /// Which lane.
+        topic_partition: TopicPartition,
+        /// By the group's account it is its own; else it reads on as a zombie.
+        is_owner: bool,
+    },
+}
+
+/// Hears of everything, in order. It must not call the log.
+pub type Observer = Box<dyn FnMut(&Happening) + Send>;
+
 /// The log. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct MemoryLog(Arc<Mutex<World>>);
@@ -54,14 +140,17 @@ impl MemoryLog {
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(World {
             partitions: BTreeMap::new(),
+            recreated: BTreeMap::new(),
             groups: BTreeMap::new(),
             members: BTreeMap::new(),
             faults: Box::new(|_, _| CommitFate::Apply),
+            observer: Box::new(|_| {}),
             delayed: Vec::new(),
             commit_done: Arc::default(),
             next_member: 0,
             revoke_timeout: Duration::from_secs(30),
             batch_rows_max: 500,
+            data_loss_fails: true,
         })))
     }
 
@@ -72,6 +161,22 @@ impl MemoryLog {
     /// Who decides about commit requests from now on.
     pub fn set_faults(&self, faults: impl FnMut(MemberId, &[Commit]) -> CommitFate + Send + 'static) {
         self.lock().faults = Box::new(faults);
+    }
+
+    /// Who hears of everything from now on.
+    pub fn set_observer(&self, observer: impl FnMut(&Happening) + Send + 'static) {
+        self.lock().observer = Box::new(observer);
+    }
+
+    /// How `group` hands out its topic-partitions; for a group without members.
+    pub fn set_protocol(&self, group: &str, protocol: Protocol) {
+        self.lock().groups.entry(group.to_owned()).or_default().protocol = protocol;
+    }
+
+    /// Whether members fail when retention has removed what they must read next (`on.data.loss=fail`, the default), or go
+    /// on with the first record that is left.
+    pub fn set_data_loss_fails(&self, fails: bool) {
+        self.lock().data_loss_fails = fails;
     }
 
     /// Most records of a batch (500).
@@ -97,6 +202,13 @@ impl MemoryLog {
         for group in groups {
             self.rebalance(&group);
         }
+    }
+
+    /// Deletes `topic` and creates it again with so many partitions: its records and what groups have committed for it are
+    /// gone, its id is another one, and members that have it lose it.
+    pub fn recreate_topic(&self, topic: &str, partitions: i32) {
+        self.lock().delete_topic(topic);
+        self.create_topic(topic, partitions);
     }
 
     /// Appends a record and returns its offset. The topic-partition is created if it is not there.
@@ -128,7 +240,16 @@ impl MemoryLog {
         world.wake_readers(&lane);
     }
 
-    /// Removes the records of a range, as compaction and retention do; offsets stay.
+    /// Removes the records before `begin`, as retention does: from there on the log begins.
+    pub fn retain_from(&self, topic_partition: &TopicPartition, begin: Offset) {
+        if let Some(log) = self.lock().partitions.get_mut(topic_partition) {
+            log.begin = begin.get().clamp(log.begin, log.end);
+            let begin = log.begin;
+            log.records.retain(|offset, _| *offset >= begin);
+        }
+    }
+
+    /// Removes the records of a range, as compaction does; offsets stay.
     pub fn remove(&self, topic_partition: &TopicPartition, range: OffsetRange) {
         if let Some(log) = self.lock().partitions.get_mut(topic_partition) {
             log.records.retain(|offset, _| !(range.start().get()..range.end().get()).contains(offset));
@@ -145,6 +266,30 @@ impl MemoryLog {
         self.lock().groups.get(group)?.committed.get(topic_partition).cloned()
     }
 
+    /// All committed offsets of `group` vanish, as when nobody was a member for `offsets.retention.minutes`.
+    pub fn forget_group(&self, group: &str) {
+        if let Some(group) = self.lock().groups.get_mut(group) {
+            group.committed.clear();
+        }
+    }
+
+    /// A person sets the group's offset, which Kafka's tools do only while the group has no member.
+    pub fn set_committed(&self, group: &str, topic_partition: &TopicPartition, offset: Offset, metadata: &str) {
+        let mut world = self.lock();
+        let group = world.groups.entry(group.to_owned()).or_default();
+        group.committed.insert(topic_partition.clone(), (offset, metadata.to_owned()));
+    }
+
+    /// The broker takes (or fences) a commit of `member` under its current generation, whatever leases it holds: what a
+    /// source without leases would send.
+    pub fn commit_unchecked(&self, member: MemberId, commits: Vec<Commit>) -> Result<(), CommitError> {
+        let mut world = self.lock();
+        match world.request(member, commits) {
+            Some(request) => world.apply(&request, false),
+            None => Err(CommitError::Fenced("there is no such member".to_owned())),
+        }
+    }
+
     /// Who owns a topic-partition by the group's account; a zombie may think otherwise.
     pub fn owner(&self, group: &str, topic_partition: &TopicPartition) -> Option<MemberId> {
         self.lock().groups.get(group)?.owners.get(topic_partition).copied()
@@ -155,15 +300,45 @@ impl MemoryLog {
         self.lock().groups.get(group).map_or(0, |group| group.generation)
     }
 
-    /// A new member of `group`. Partitions are dealt round robin over the members in the order of their ids.
+    /// A new member of `group`. Under the eager protocol partitions are dealt round robin over the members in the order of
+    /// their ids.
     pub fn join(&self, group: &str, subscription: Subscription) -> MemorySource {
+        self.join_with(group, subscription, None)
+    }
+
+    /// As [`Self::join`]; `recovery` is asked for topic-partitions without a committed offset.
+    pub fn join_with(
+        &self,
+        group: &str,
+        subscription: Subscription,
+        recovery: Option<Arc<dyn Recovery>>,
+    ) -> MemorySource {
+        self.join_as(group, subscription, recovery, None)
+    }
+
+    /// As [`Self::join_with`], with a `group.instance.id`: a static member. It does not leave the group when it closes, and
+    /// when it joins again before [`Self::kill`] it has what its older self had, without a rebalance.
+    pub fn join_as(
+        &self,
+        group: &str,
+        subscription: Subscription,
+        recovery: Option<Arc<dyn Recovery>>,
+        instance: Option<&str>,
+    ) -> MemorySource {
         let mut world = self.lock();
         let id = MemberId(world.next_member);
         world.next_member += 1;
-        world.members.insert(id, Member::new(group, subscription));
+        let older = instance.and_then(|instance| world.static_member(group, instance));
+        let member = Member { recovery, instance: instance.map(str::to_owned), ..Member::new(group, subscription) };
+        world.members.insert(id, member);
         world.groups.entry(group.to_owned()).or_default().members.insert(id);
-        drop(world);
-        self.rebalance(group);
+        match older {
+            Some(old) => world.take_over(group, old, id),
+            None => {
+                drop(world);
+                self.rebalance(group);
+            }
+        }
         MemorySource::new(self.clone(), id)
     }
 
@@ -172,7 +347,11 @@ impl MemoryLog {
     pub fn kill(&self, member: MemberId) {
         let mut world = self.lock();
         let Some(group) = world.members.get(&member).map(|member| member.group.clone()) else { return };
+        if !world.is_member(&group, member) {
+            return;
+        }
         world.leave(&group, member);
+        world.tell_observer(&Happening::Expelled { member });
         drop(world);
         self.rebalance(&group);
     }
@@ -193,10 +372,14 @@ impl MemoryLog {
         state.is_deaf = is_deaf;
         state.wake.notify_one();
         // Who was expelled meanwhile hears of that instead.
+        let group = state.group.clone();
         let expelled_from = if is_deaf { None } else { world.tell_lost(member) };
+        let reconciles = world.groups.get(&group).is_some_and(|group| group.protocol != Protocol::Eager);
         drop(world);
-        if let Some(group) = expelled_from {
-            self.rebalance(&group);
+        match expelled_from {
+            Some(group) => self.rebalance(&group),
+            None if !is_deaf && reconciles => self.reconcile(&group),
+            None => {}
         }
     }
 
@@ -213,14 +396,15 @@ impl MemoryLog {
             return false;
         }
         let request = world.delayed.remove(index);
-        world.apply(&request).is_ok()
+        world.apply(&request, true).is_ok()
     }
 
     /// The delayed commit request at `index` is lost for good.
     pub fn lose_delayed(&self, index: usize) {
         let mut world = self.lock();
         if index < world.delayed.len() {
-            world.delayed.remove(index);
+            let request = world.delayed.remove(index);
+            world.tell_observer(&Happening::Lost { commits: request.commits });
         }
     }
 
@@ -239,63 +423,30 @@ impl MemoryLog {
                 tokio::spawn(async move {
                     tokio::time::sleep(time).await;
                     // Taken or fenced: nobody waits for the answer.
-                    let _answer = log.lock().apply(&request);
+                    let _answer = log.lock().apply(&request, true);
                 });
             }
         }
     }
 
-    /// Leaves the group, with everything that `member` held.
-    pub(crate) fn leave(&self, member: MemberId, joins_again: bool) {
+    /// Leaves the group, with everything that `member` held. A static member does not: its place is kept for it.
+    pub(crate) fn leave(&self, id: MemberId, joins_again: bool) {
         let mut world = self.lock();
-        let Some(group) = world.members.get(&member).map(|member| member.group.clone()) else { return };
-        world.leave(&group, member);
-        if let Some(member) = world.members.get_mut(&member) {
-            member.forget();
-            member.is_closed |= !joins_again;
+        let Some(member) = world.members.get_mut(&id) else { return };
+        let (group, is_static) = (member.group.clone(), member.instance.is_some());
+        member.forget();
+        member.is_closed |= !joins_again;
+        if is_static && world.is_member(&group, id) {
+            if joins_again {
+                world.take_over(&group, id, id);
+            }
+            return;
         }
-        if joins_again {
-            world.groups.entry(group.clone()).or_default().members.insert(member);
+        world.leave(&group, id);
+        if joins_again && world.members.get(&id).is_some_and(|member| !member.is_replaced) {
+            world.groups.entry(group.clone()).or_default().members.insert(id);
         }
         drop(world);
         self.rebalance(&group);
-    }
-
-    /// Begins a rebalance of `group`, unless one is under way, which then includes the change.
-    pub(crate) fn rebalance(&self, group: &str) {
-        let mut world = self.lock();
-        let state = world.groups.entry(group.to_owned()).or_default();
-        if std::mem::replace(&mut state.is_rebalancing, true) {
-            return;
-        }
-        let released = world.revoke_all(group);
-        let timeout = world.revoke_timeout;
-        drop(world);
-        let (log, group) = (self.clone(), group.to_owned());
-        tokio::spawn(async move {
-            let deadline = tokio::time::Instant::now() + timeout;
-            for (member, released) in released {
-                // The sender is dropped, never used: both results mean that the member has let go.
-                if tokio::time::timeout_at(deadline, released).await.is_err() {
-                    log.lock().expel_if_deaf(&group, member);
-                }
-            }
-            log.wait_for_commits(&group, deadline).await;
-            log.lock().finish_rebalance(&group);
-        });
-    }
-
-    /// A commit holds the lease lock until its answer, so a revoke ends after it.
-    async fn wait_for_commits(&self, group: &str, deadline: tokio::time::Instant) {
-        let done = Arc::clone(&self.lock().commit_done);
-        loop {
-            let mut next_done = std::pin::pin!(done.notified());
-            // From here on no end of a commit is missed.
-            next_done.as_mut().enable();
-            if !self.lock().has_commits_in_flight(group) || tokio::time::timeout_at(deadline, next_done).await.is_err()
-            {
-                return;
-            }
-        }
     }
 }

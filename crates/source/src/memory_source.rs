@@ -1,11 +1,14 @@
 //! A member's view of the [`MemoryLog`]: the same contract as the real source.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use model::{Offset, RawBatchBuilder, TopicPartition};
 
-use crate::memory::{CommitFate, MemberId, MemoryLog};
-use crate::memory_world::{InFlight, Lane, World};
-use crate::{Commit, CommitError, Event, Source};
+use crate::memory::{CommitFate, Happening, MemberId, MemoryLog};
+use crate::memory_world::{Asking, InFlight, Lane, Member, World};
+use crate::{Commit, CommitError, Error, Event, Recovered, Recovery, Source};
 
 /// One member of one group of a [`MemoryLog`]. Dropping it is a crash: the group does not know until
 /// [`MemoryLog::kill`].
@@ -27,13 +30,23 @@ impl MemorySource {
     /// Events come before records; hearing of a change changes what is read.
     fn take(&self, records: bool) -> Option<Event> {
         let mut world = self.log.lock();
-        let member = world.members.get_mut(&self.id)?;
+        let World { members, recreated, .. } = &mut *world;
+        let member = members.get_mut(&self.id)?;
         if member.is_closed {
             return None;
         }
-        if !member.is_deaf
-            && let Some(event) = member.events.pop_front()
-        {
+        if !member.is_deaf && !member.events.is_empty() {
+            if let Some((recovery, partitions)) = self.question(member) {
+                let ids = topic_ids(recreated, &partitions);
+                self.ask(member, recovery, partitions, ids);
+                return None;
+            }
+            if matches!(member.asking, Asking::Now(_)) {
+                // As with Kafka's poll thread, nothing is read meanwhile.
+                return None;
+            }
+            member.asking = Asking::Nothing;
+            let event = member.events.pop_front()?;
             match &event {
                 Event::Assigned(assigned) => {
                     for one in assigned {
@@ -53,9 +66,82 @@ impl MemorySource {
     }
 }
 
+/// The ids of the topics of `partitions`.
+fn topic_ids(recreated: &BTreeMap<String, u64>, partitions: &[TopicPartition]) -> BTreeMap<String, String> {
+    let topics = partitions.iter().map(|lane| lane.topic.to_string());
+    topics
+        .map(|topic| {
+            let id = format!("{topic}.{}", recreated.get(&topic).copied().unwrap_or(0));
+            (topic, id)
+        })
+        .collect()
+}
+
+type Question = (Arc<dyn Recovery>, Vec<TopicPartition>);
+
+impl MemorySource {
+    /// What the assignment at the head of the events needs to know from elsewhere.
+    fn question(&self, member: &Member) -> Option<Question> {
+        let (Asking::Nothing, Some(recovery)) = (member.asking, &member.recovery) else { return None };
+        let Some(Event::Assigned(assigned)) = member.events.front() else { return None };
+        let unknown = assigned.iter().filter(|one| !one.committed).map(|one| one.topic_partition.clone());
+        let unknown: Vec<TopicPartition> = unknown.collect();
+        (!unknown.is_empty()).then(|| (recovery.clone(), unknown))
+    }
+
+    /// Asks beside the log, so that whoever waits for an event may stop to.
+    fn ask(
+        &self,
+        member: &mut Member,
+        recovery: Arc<dyn Recovery>,
+        partitions: Vec<TopicPartition>,
+        ids: BTreeMap<String, String>,
+    ) {
+        member.questions += 1;
+        let question = member.questions;
+        member.asking = Asking::Now(question);
+        let (log, id) = (self.log.clone(), self.id);
+        tokio::spawn(async move {
+            let answer = recovery.recover(&partitions, &ids).await;
+            let mut world = log.lock();
+            let Some(member) = world.members.get_mut(&id).filter(|member| member.asking == Asking::Now(question))
+            else {
+                return;
+            };
+            member.asking = Asking::Answered;
+            let partitions = member.recover(answer);
+            member.wake.notify_one();
+            world.tell_observer(&Happening::Recovered { member: id, partitions });
+        });
+    }
+}
+
+impl Member {
+    /// Puts what is known from elsewhere into the assignment at the head of the events; says for how many lanes.
+    fn recover(&mut self, answer: Result<Vec<Recovered>, Error>) -> usize {
+        let found = match answer {
+            Ok(found) => found,
+            Err(error) => {
+                self.events.pop_front();
+                self.events.push_front(Event::Failed(error));
+                return 0;
+            }
+        };
+        let Some(Event::Assigned(assigned)) = self.events.front_mut() else { return 0 };
+        let mut count = 0;
+        for one in assigned.iter_mut().filter(|one| !one.committed) {
+            if let Some(known) = found.iter().find(|known| known.topic_partition == one.topic_partition) {
+                (one.start, one.metadata) = (known.start, known.metadata.clone());
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
 /// The next records, lane by lane in turn.
 fn read(world: &mut World, id: MemberId) -> Option<Event> {
-    let World { partitions, members, batch_rows_max, .. } = world;
+    let World { partitions, groups, members, batch_rows_max, data_loss_fails, .. } = world;
     let member = members.get_mut(&id)?;
     let has_more = |topic_partition: &TopicPartition, lane: &Lane| {
         let is_behind = partitions.get(topic_partition).is_some_and(|log| lane.next < log.end);
@@ -67,6 +153,17 @@ fn read(world: &mut World, id: MemberId) -> Option<Event> {
     let turn = ready.iter().find(after_last).or(ready.first()).map(|name| (*name).clone())?;
     member.last_read = Some(turn.clone());
     let (lane, log) = (member.reading.get_mut(&turn)?, partitions.get(&turn)?);
+    if lane.next < log.begin {
+        let error = format!(
+            "{turn} begins at offset {}, but offset {} is the next to read: retention removed what is between",
+            log.begin, lane.next
+        );
+        lane.next = log.begin;
+        let fails = *data_loss_fails;
+        let is_owner = groups.get(&member.group).is_some_and(|group| group.owners.get(&turn) == Some(&id));
+        world.tell_observer(&Happening::OutOfRange { member: id, topic_partition: turn, is_owner });
+        return if fails { Some(Event::Failed(Error::OffsetLost(error))) } else { read(world, id) };
+    }
     let mut builder = RawBatchBuilder::new(turn.clone(), *batch_rows_max, 0);
     for (offset, record) in log.records.range(lane.next..).take(*batch_rows_max) {
         let offset = Offset::new(*offset).expect("offsets count up from 0");
@@ -136,7 +233,7 @@ impl MemorySource {
     /// The broker takes the request; a member that is fenced hears that it lost everything.
     fn apply(&self, request: &InFlight) -> Result<(), CommitError> {
         let mut world = self.log.lock();
-        let result = world.apply(request);
+        let result = world.apply(request, false);
         if matches!(result, Err(CommitError::Fenced(_)))
             && let Some(group) = world.tell_lost(self.id)
         {
@@ -180,10 +277,13 @@ impl Source for MemorySource {
                 self.apply(&request)?;
             }
             CommitFate::Refuse => return Err(CommitError::Refused("the broker was told to refuse it".to_owned())),
-            CommitFate::LoseReportUnknown => return Err(self.unknown("no answer")),
+            CommitFate::LoseReportUnknown => {
+                self.log.lock().tell_observer(&Happening::Lost { commits: request.commits });
+                return Err(self.unknown("no answer"));
+            }
             CommitFate::ApplyReportUnknown => {
                 // Taken or fenced: the answer is lost either way.
-                let _lost_answer = self.log.lock().apply(&request);
+                let _lost_answer = self.log.lock().apply(&request, true);
                 return Err(self.unknown("no answer"));
             }
             CommitFate::DelayReportUnknown(time) => {
@@ -410,6 +510,65 @@ mod tests {
         }
     }
 
+    /// Knows that `t-0` goes on at 7 with a plan; takes a while, and may fail.
+    struct Elsewhere(bool);
+
+    #[async_trait]
+    impl Recovery for Elsewhere {
+        async fn recover(
+            &self,
+            partitions: &[TopicPartition],
+            _topic_ids: &BTreeMap<String, String>,
+        ) -> Result<Vec<Recovered>, Error> {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            if self.0 {
+                return Err(Error::Unavailable("nobody knows".to_owned()));
+            }
+            assert_eq!(partitions, [lane()], "only what is not committed");
+            let start = Offset::new(7).unwrap();
+            Ok(vec![Recovered { topic_partition: lane(), start, metadata: "a plan".to_owned() }])
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_group_has_forgotten_is_asked_elsewhere() {
+        let log = MemoryLog::new();
+        log.create_topic("t", 2);
+        for _ in 0..9 {
+            log.produce("t", 0, None, Some(b"x"), -1, Vec::new());
+        }
+        let other = TopicPartition::new("t", 1);
+        log.set_committed("g", &lane(), Offset::new(3).unwrap(), "forgotten");
+        log.forget_group("g");
+        log.set_committed("g", &other, Offset::ZERO, "known");
+        let source = log.join_with("g", topic("t"), Some(Arc::new(Elsewhere(false))));
+        // Whoever waits may give up and come back: nothing is lost.
+        assert!(tokio::time::timeout(Duration::from_secs(1), source.next(true)).await.is_err());
+        let Event::Assigned(assigned) = source.next(true).await else { panic!("no assignment") };
+        let seen: Vec<_> = assigned.iter().map(|one| (one.start.get(), one.metadata.as_str(), one.committed)).collect();
+        assert_eq!(seen, [(7, "a plan", false), (0, "known", true)]);
+        assert!(matches!(source.next(true).await, Event::Batch(batch) if batch.offsets[0] == 7));
+
+        let (log, source) = log_with_member(1).await;
+        source.close().await;
+        let source = log.join_with("g", topic("t"), Some(Arc::new(Elsewhere(true))));
+        assert!(matches!(source.next(true).await, Event::Failed(Error::Unavailable(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_retention_has_taken_fails_the_member_or_is_passed() {
+        for fails in [true, false] {
+            let (log, source) = log_with_member(5).await;
+            log.set_data_loss_fails(fails);
+            log.retain_from(&lane(), Offset::new(3).unwrap());
+            match source.next(true).await {
+                Event::Failed(Error::OffsetLost(text)) if fails => assert!(text.contains("offset 3"), "{text}"),
+                Event::Batch(batch) if !fails => assert_eq!(batch.offsets[0], 3),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_topic_that_appears_later_is_assigned_to_a_pattern() {
         let log = MemoryLog::new();
@@ -419,6 +578,58 @@ mod tests {
         match source.next(true).await {
             Event::Assigned(assigned) => assert_eq!(assigned.len(), 2),
             other => panic!("expected an assignment, got {other:?}"),
+        }
+    }
+
+    /// Tells the ids of topics by failing with them.
+    struct Ids;
+
+    #[async_trait]
+    impl Recovery for Ids {
+        async fn recover(
+            &self,
+            _partitions: &[TopicPartition],
+            topic_ids: &BTreeMap<String, String>,
+        ) -> Result<Vec<Recovered>, Error> {
+            Err(Error::OffsetLost(topic_ids.get("t").cloned().unwrap_or_default()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_is_created_again_has_another_id_and_nothing_of_the_one_before() {
+        for protocol in [crate::Protocol::Eager, crate::Protocol::Cooperative, crate::Protocol::Server] {
+            let log = MemoryLog::new();
+            log.set_protocol("g", protocol);
+            log.create_topic("t", 1);
+            log.create_topic("u", 1);
+            let id = async |log: &MemoryLog| {
+                let source = log.join_with("asks", topic("t"), Some(Arc::new(Ids)));
+                let Event::Failed(error) = source.next(true).await else { panic!("it fails") };
+                source.close().await;
+                error.to_string()
+            };
+            let before = id(&log).await;
+            assert_eq!(id(&log).await, before);
+            let source = log.join("g", Subscription::Topics(vec!["t".to_owned(), "u".to_owned()]));
+            assert!(matches!(source.next(true).await, Event::Assigned(all) if all.len() == 2), "{protocol:?}");
+            log.produce("t", 0, None, Some(b"x"), -1, Vec::new());
+            assert_eq!(source.commit(at(1, "")).await, Ok(Vec::new()));
+            log.recreate_topic("t", 1);
+            assert_ne!(id(&log).await, before);
+            assert_eq!((committed(&log), log.end_offset(&lane())), (None, Some(Offset::ZERO)));
+            // Under no protocol does the member commit for what it had.
+            assert_eq!(source.commit(at(1, "")).await, Ok(vec![lane()]));
+            match source.next(true).await {
+                Event::Revoked { partitions, lost: true, .. } => assert_eq!(partitions, [lane()], "{protocol:?}"),
+                other => panic!("expected a loss, got {other:?}"),
+            }
+            let assigned = loop {
+                if let Event::Assigned(assigned) = source.next(true).await {
+                    break assigned;
+                }
+            };
+            let again = assigned.iter().find(|one| one.topic_partition == lane()).expect("it comes back");
+            assert_eq!((again.start, again.committed), (Offset::ZERO, false), "{protocol:?}");
         }
     }
 }

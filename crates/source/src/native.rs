@@ -14,14 +14,24 @@ use rdkafka::bindings as c;
 use crate::Error;
 use crate::code::Code;
 
+mod ask;
 mod data;
+#[cfg(test)]
+pub(crate) mod mock;
+pub(crate) use ask::{Ends, Point};
 pub(crate) use data::{List, Message};
 use data::{c_text, owned_text};
 
+use crate::protocol::is_missing;
+
 /// The API key of an OffsetCommit request in Kafka's protocol.
 const OFFSET_COMMIT: i16 = 8;
-/// Most messages that one call takes from the queue.
-pub(crate) const MESSAGES_PER_CALL_MAX: usize = 16_384;
+/// Most messages that one call takes from the queue, and the bytes of keys and values after which it takes no more.
+const MESSAGES_PER_CALL_MAX: usize = 16_384;
+const BYTES_PER_CALL_MAX: usize = 16 << 20;
+/// Most messages that librdkafka moves out of the queue at once. What it has moved does not count against
+/// `queued.max.messages.kbytes` any more: without a bound it would fetch as much again at each call, whatever is put back.
+pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1_024;
 
 fn millis(duration: Duration) -> c_int {
     c_int::try_from(duration.as_millis()).unwrap_or(c_int::MAX)
@@ -35,6 +45,8 @@ pub(crate) enum Notice {
     Revoke(List),
     /// Something is wrong.
     Trouble { code: Code, fatal: bool, reason: String },
+    /// The broker does not speak the group protocol of this consumer; librdkafka would try for ever.
+    ProtocolMissing,
 }
 
 /// What became of one commit request, as far as librdkafka can tell.
@@ -157,14 +169,9 @@ impl Native {
                     let code = Code::of(c::rd_kafka_event_error(event));
                     Some(if code == Code::ASSIGN_PARTITIONS { Notice::Assign(list) } else { Notice::Revoke(list) })
                 }
-                c::RD_KAFKA_EVENT_ERROR => Some(Notice::Trouble {
-                    code: Code::of(c::rd_kafka_event_error(event)),
-                    fatal: c::rd_kafka_event_error_is_fatal(event) != 0,
-                    reason: owned_text(c::rd_kafka_event_error_string(event)),
-                }),
+                c::RD_KAFKA_EVENT_ERROR => Some(self.trouble(event)),
                 c::RD_KAFKA_EVENT_LOG => {
-                    log_line(event);
-                    None
+                    log_line(event).filter(|line| is_missing(line)).map(|_| Notice::ProtocolMissing)
                 }
                 c::RD_KAFKA_EVENT_FETCH => {
                     let message = c::rd_kafka_event_message_next(event);
@@ -180,31 +187,47 @@ impl Native {
         }
     }
 
+    /// # Safety
+    /// `event` is a valid error event.
+    unsafe fn trouble(&self, event: *mut c::rd_kafka_event_t) -> Notice {
+        // SAFETY: promised by the caller; the text is copied.
+        let (code, fatal, reason) = unsafe {
+            let fatal = c::rd_kafka_event_error_is_fatal(event) != 0;
+            (Code::of(c::rd_kafka_event_error(event)), fatal, owned_text(c::rd_kafka_event_error_string(event)))
+        };
+        // A fatal error comes under a code that only says so; the client knows which one it is.
+        match self.fatal_error() {
+            Some((code, reason)) if fatal || code.is_fatal() => Notice::Trouble { code, fatal: true, reason },
+            Some(_) | None => Notice::Trouble { code, fatal, reason },
+        }
+    }
+
     /// Ends a wait of [`Self::serve`] in another thread.
     pub(crate) fn wake(&self) {
         // SAFETY: the queue is valid as long as `self`.
         unsafe { c::rd_kafka_queue_yield(self.main) }
     }
 
-    /// Waits until `buffer` is full of messages or `timeout` is over, and gives each message that came to `take`.
-    pub(crate) fn consume(
-        &self,
-        timeout: Duration,
-        buffer: &mut MessageBuffer,
-        mut take: impl FnMut(Message<'_>),
-    ) -> usize {
-        // SAFETY: the buffer has room for as many pointers as is told. Each pointer that comes back is a message of
-        // ours, which is destroyed once and not used afterwards.
-        unsafe {
-            let places = &mut buffer.0;
-            let count =
-                c::rd_kafka_consume_batch_queue(self.messages, millis(timeout), places.as_mut_ptr(), places.len());
-            let count = usize::try_from(count).unwrap_or(0);
-            for message in &places[..count] {
-                take(Message(&**message));
-                c::rd_kafka_message_destroy(*message);
+    /// Gives messages to `take` for `timeout`, or until it has taken many; returns how many.
+    pub(crate) fn consume(&self, timeout: Duration, take: &mut dyn FnMut(Message<'_>)) -> usize {
+        let deadline = Instant::now() + timeout;
+        let mut taking = Taking { client: self.client, take, count: 0, bytes: 0, panic: None };
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let before = taking.count;
+            // SAFETY: the queue is ours; `taking` outlives the call, which alone uses it and on this thread.
+            unsafe {
+                let opaque = (&raw mut taking).cast::<c_void>();
+                c::rd_kafka_consume_callback_queue(self.messages, millis(left), Some(on_message), opaque);
             }
-            count
+            if let Some(panic) = taking.panic {
+                std::panic::resume_unwind(panic);
+            }
+            // Nothing came although there was time: somebody woke us.
+            let took_much = taking.count >= MESSAGES_PER_CALL_MAX || taking.bytes >= BYTES_PER_CALL_MAX;
+            if took_much || left.is_zero() || taking.count == before {
+                return taking.count;
+            }
         }
     }
 
@@ -221,9 +244,22 @@ impl Native {
         }
     }
 
-    fn is_cooperative(&self) -> bool {
+    /// Whether members keep what they have while the group rebalances.
+    pub(crate) fn is_cooperative(&self) -> bool {
         // SAFETY: the client is valid; the text is static or null.
         unsafe { owned_text(c::rd_kafka_rebalance_protocol(self.client)) == "COOPERATIVE" }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_kip_848(&self) -> bool {
+        let mut value = [0 as c_char; 32];
+        let mut size = value.len();
+        // SAFETY: the client and its configuration are valid; the buffer has the size that is told.
+        unsafe {
+            let conf = c::rd_kafka_conf(self.client);
+            c::rd_kafka_conf_get(conf, c"group.protocol".as_ptr(), value.as_mut_ptr(), &mut size);
+            owned_text(value.as_ptr()) == "consumer"
+        }
     }
 
     /// Takes `list`, reading from its offsets: the answer to [`Notice::Assign`].
@@ -248,56 +284,18 @@ impl Native {
         }
     }
 
+    /// Reads `list`, which is assigned already, again from its offsets. Under the eager protocol it must be everything.
+    pub(crate) fn restart(&self, list: &List) -> Result<(), String> {
+        if self.is_cooperative() {
+            self.unassign(list)?;
+        }
+        self.assign(list)
+    }
+
     /// Whether the group went on without us.
     pub(crate) fn is_assignment_lost(&self) -> bool {
         // SAFETY: the client is valid.
         unsafe { c::rd_kafka_assignment_lost(self.client) != 0 }
-    }
-
-    /// Fills in committed offsets and their metadata; errors of single topic-partitions are in their entries.
-    pub(crate) fn committed(&self, list: &mut List, timeout: Duration) -> Result<(), Code> {
-        // SAFETY: client and list are valid, the list is ours alone.
-        Code::of(unsafe { c::rd_kafka_committed(self.client, list.0.as_ptr(), millis(timeout)) }).result()
-    }
-
-    /// Fills in the offset after the last record that was handed out.
-    pub(crate) fn positions(&self, list: &mut List) -> Result<(), Code> {
-        // SAFETY: client and list are valid, the list is ours alone.
-        Code::of(unsafe { c::rd_kafka_position(self.client, list.0.as_ptr()) }).result()
-    }
-
-    /// Asks the broker for the first offset and the end.
-    pub(crate) fn query_ends(&self, topic_partition: &TopicPartition, timeout: Duration) -> Result<(i64, i64), Code> {
-        let (topic, mut low, mut high) = (c_text(&topic_partition.topic), -1, -1);
-        // SAFETY: client, text and the two places are valid.
-        let code = Code::of(unsafe {
-            let partition = topic_partition.partition;
-            c::rd_kafka_query_watermark_offsets(
-                self.client,
-                topic.as_ptr(),
-                partition,
-                &mut low,
-                &mut high,
-                millis(timeout),
-            )
-        });
-        code.result().map(|()| (low, high))
-    }
-
-    /// The end as last heard in a fetch response.
-    pub(crate) fn known_end(&self, topic_partition: &TopicPartition) -> Option<i64> {
-        let (topic, mut low, mut high) = (c_text(&topic_partition.topic), -1, -1);
-        // SAFETY: client, text and the two places are valid.
-        let code = Code::of(unsafe {
-            c::rd_kafka_get_watermark_offsets(
-                self.client,
-                topic.as_ptr(),
-                topic_partition.partition,
-                &mut low,
-                &mut high,
-            )
-        });
-        code.result().ok().map(|()| high).filter(|high| *high >= 0)
     }
 
     pub(crate) fn pause(&self, list: &List) {
@@ -362,7 +360,7 @@ impl Native {
             let answered = match notice {
                 Some(Notice::Assign(_)) => self.assign(&List::new()),
                 Some(Notice::Revoke(list)) => self.unassign(&list),
-                Some(Notice::Trouble { .. }) | None => Ok(()),
+                Some(Notice::Trouble { .. } | Notice::ProtocolMissing) | None => Ok(()),
             };
             if let Err(error) = answered {
                 tracing::debug!(%error, "rebalance while closing");
@@ -386,17 +384,32 @@ impl Drop for Native {
     }
 }
 
-/// Room for the pointers of one [`Native::consume`].
-pub(crate) struct MessageBuffer(Vec<*mut c::rd_kafka_message_t>);
-
-impl MessageBuffer {
-    pub(crate) fn new(messages: usize) -> Self {
-        Self(vec![ptr::null_mut(); messages.clamp(1, MESSAGES_PER_CALL_MAX)])
-    }
+/// One [`Native::consume`].
+struct Taking<'a> {
+    client: *mut c::rd_kafka_t,
+    take: &'a mut dyn FnMut(Message<'_>),
+    count: usize,
+    bytes: usize,
+    panic: Option<Box<dyn std::any::Any + Send>>,
 }
 
-// SAFETY: between calls the pointers are left-overs that nobody follows.
-unsafe impl Send for MessageBuffer {}
+unsafe extern "C" fn on_message(message: *mut c::rd_kafka_message_t, taking: *mut c_void) {
+    // SAFETY: `Native::consume` gives its `Taking`, which nobody else uses during the call.
+    let taking = unsafe { &mut *taking.cast::<Taking<'_>>() };
+    if taking.panic.is_none() {
+        // SAFETY: librdkafka gives a message that lives during this call.
+        let message = Message(unsafe { &*message });
+        taking.bytes += message.key().map_or(0, <[u8]>::len) + message.value().map_or(0, <[u8]>::len);
+        // No panic may cross librdkafka's frames.
+        let take = std::panic::AssertUnwindSafe(|| (taking.take)(message));
+        taking.panic = std::panic::catch_unwind(take).err();
+    }
+    taking.count += 1;
+    if taking.panic.is_some() {
+        // SAFETY: the client is valid. The rest stays in the queue.
+        unsafe { c::rd_kafka_yield(taking.client) };
+    }
+}
 
 /// # Safety
 /// `error` is null or an error of librdkafka that nobody else owns.
@@ -412,21 +425,26 @@ unsafe fn take_error(error: *mut c::rd_kafka_error_t) -> Result<(), String> {
     }
 }
 
+/// Passes a line of librdkafka's log on and returns it.
+///
 /// # Safety
 /// `event` is a valid log event.
-unsafe fn log_line(event: *mut c::rd_kafka_event_t) {
+unsafe fn log_line(event: *mut c::rd_kafka_event_t) -> Option<String> {
     let (mut facility, mut text, mut level) = (ptr::null(), ptr::null(), 0);
     // SAFETY: promised by the caller; the texts belong to the event and are copied.
     let (facility, text) = unsafe {
         if c::rd_kafka_event_log(event, &mut facility, &mut text, &mut level) != 0 {
-            return;
+            return None;
         }
         (owned_text(facility), owned_text(text))
     };
     match level {
+        // The error itself comes as an event, and may be one that we answer.
+        _any if facility == "FATAL" => tracing::debug!(target: "librdkafka", %facility, "{text}"),
         ..=4 => tracing::warn!(target: "librdkafka", %facility, "{text}"),
         5 => tracing::info!(target: "librdkafka", %facility, "{text}"),
         6 => tracing::debug!(target: "librdkafka", %facility, "{text}"),
         7.. => tracing::trace!(target: "librdkafka", %facility, "{text}"),
     }
+    Some(text)
 }

@@ -1,44 +1,56 @@
-//! The poll thread of a [`crate::KafkaSource`]: takes messages in batches, answers rebalances, tells positions.
+//! The poll thread of a [`crate::KafkaSource`]: takes messages in batches, answers rebalances.
 
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
-use std::thread::Thread;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use model::{Offset, TopicPartition};
-use tokio::sync::oneshot;
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::code::{Code, Trouble, fatal, trouble};
 use crate::collect::{Collector, Lane};
 use crate::kafka::{Command, Shared, connect};
-use crate::native::{List, MESSAGES_PER_CALL_MAX, MessageBuffer, Native, Notice};
-use crate::{Ack, Assigned, Error, Event};
+use crate::native::{List, Native, Notice};
+use crate::park::{pause, wait};
+use crate::protocol::{self, Protocol};
+use crate::starts::{Starts, Stopped};
+use crate::{Ack, Error, Event};
+
+mod adrift;
 
 /// How long one call collects messages: the most that a lone record waits, and a rebalance too.
 const CONSUME_WAIT: Duration = Duration::from_millis(20);
 /// How often it looks for room while the inbox is full; the reader wakes it earlier.
 const FULL_WAIT: Duration = Duration::from_millis(50);
-/// How often idle lanes are asked for their position.
-const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the same trouble is logged.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// A topic that is missing may just be on its way: it is warned about after this.
 const NO_TOPIC_GRACE: Duration = Duration::from_secs(5);
 /// Time to leave a group in order.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for one request to the broker inside a rebalance, and the pause before it is tried again.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// A consumer under KIP-848 that got nothing for this long asks whether classic members keep it out.
+const ASK_INTERVAL: Duration = Duration::from_secs(10);
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A consumer that the group does not understand is replaced once in this time; else the source fails.
+const REVIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// A static member that died keeps its name until its session ends, which brokers let last 45 s by default; how long a
+/// new one waits for the name, and how often it tries.
+const UNRELEASED_MAX: Duration = Duration::from_secs(120);
+const UNRELEASED_PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether the consumer may go on after a rebalance.
 #[derive(PartialEq, Eq)]
 enum Flow {
     Continue,
-    /// A commit has no known outcome: this consumer must not get a new generation.
+    /// This consumer must be replaced: a commit has no known outcome and it must not get a new generation, or it cannot
+    /// speak with the group.
     Renew,
+}
+
+/// Whether librdkafka refused an offset because another leader has another log up to it.
+fn is_truncation(reason: &str) -> bool {
+    reason.contains("truncation") || reason.contains("No epoch found")
 }
 
 /// The thread's state.
@@ -48,21 +60,44 @@ pub(crate) struct Poll {
     native: Option<Arc<Native>>,
     topics: Vec<String>,
     collector: Collector,
-    buffer: MessageBuffer,
-    positions_told: Instant,
     warned: HashMap<(Code, String), Instant>,
     /// Topics that were not there, as librdkafka said it (once), and when.
     missing: Vec<(String, Instant)>,
+    protocol: Protocol,
+    /// Whether the classic protocol may be tried: nobody chose, and KIP-848 has not worked yet.
+    may_fall_back: bool,
+    /// When it was last asked why nothing is assigned.
+    asked: Instant,
+    /// Since when another static member has our name.
+    unreleased_since: Option<Instant>,
+    /// When this consumer was replaced because the group did not understand it.
+    revived: Option<Instant>,
+    adrift: adrift::Adrift,
     is_over: bool,
 }
 
 impl Poll {
-    pub(crate) fn new(shared: Arc<Shared>, native: Arc<Native>, topics: Vec<String>) -> Self {
-        let collector = Collector::new(Arc::clone(&shared));
-        let buffer = MessageBuffer::new(MESSAGES_PER_CALL_MAX);
-        let (positions_told, warned) = (Instant::now(), HashMap::new());
-        let native = Some(native);
-        Self { shared, native, topics, collector, buffer, positions_told, warned, missing: Vec::new(), is_over: false }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        native: Arc<Native>,
+        topics: Vec<String>,
+        (protocol, may_fall_back): (Protocol, bool),
+    ) -> Self {
+        Self {
+            collector: Collector::new(Arc::clone(&shared)),
+            shared,
+            native: Some(native),
+            topics,
+            warned: HashMap::new(),
+            missing: Vec::new(),
+            protocol,
+            may_fall_back,
+            asked: Instant::now(),
+            unreleased_since: None,
+            revived: None,
+            adrift: adrift::Adrift::default(),
+            is_over: false,
+        }
     }
 
     /// Polls until it is told to close.
@@ -80,45 +115,75 @@ impl Poll {
         }
     }
 
-    /// Serves the main queue, takes records if there is room for them, and tells positions.
+    /// Serves the main queue, takes records if there is room for them, and looks after what went wrong.
     fn round(&mut self) -> Flow {
         let Some(native) = self.native.clone() else {
             std::thread::park_timeout(FULL_WAIT);
             return Flow::Continue;
         };
+        // Before the main queue is emptied: what came there so far is older than what comes the short way from now on.
+        self.adrift.forward(&native);
         let reads = !self.is_over && !self.shared.inbox.is_full();
-        let mut wait = if reads { Duration::ZERO } else { FULL_WAIT };
-        loop {
-            let (came, notice) = native.serve(wait, &mut |message| self.collector.take(message));
-            wait = Duration::ZERO;
-            self.collector.flush();
-            let flow = match notice {
-                Some(Notice::Assign(list)) => self.on_assign(&native, list),
-                Some(Notice::Revoke(list)) => self.on_revoke(&native, &list),
-                Some(Notice::Trouble { code, fatal, reason }) => {
-                    self.on_trouble(code, fatal, "", &reason);
-                    Flow::Continue
-                }
-                None if came => Flow::Continue,
-                None => break,
-            };
-            if flow == Flow::Renew {
-                return flow;
-            }
+        if self.serve(&native, if reads { Duration::ZERO } else { FULL_WAIT }) == Flow::Renew {
+            return Flow::Renew;
         }
         if reads {
-            native.consume(CONSUME_WAIT, &mut self.buffer, |message| self.collector.take(message));
+            native.consume(CONSUME_WAIT, &mut |message| self.collector.take(message));
+            self.remember_ends(&native);
             self.collector.flush();
-            self.tell_positions(&native);
         }
         for (code, lane, reason) in std::mem::take(&mut self.collector.troubles) {
-            self.on_trouble(code, false, &lane.to_string(), &reason);
+            if trouble(code) == Trouble::OffsetLost {
+                self.adrift.note(lane, is_truncation(&reason));
+            } else if self.on_trouble(code, false, &lane.to_string(), &reason) == Flow::Renew {
+                return self.give_up();
+            }
         }
         self.warn_of_missing_topics();
         if let Some((lane, offset, start, next)) = self.collector.backwards.take() {
             self.on_backwards(&native, &lane, offset, start, next);
         }
-        Flow::Continue
+        if self.moor(&native) == Flow::Renew {
+            return Flow::Renew;
+        }
+        self.ask_for_classic_members(&native)
+    }
+
+    /// Empties the main queue, after waiting up to `wait` for something to come.
+    fn serve(&mut self, native: &Arc<Native>, mut wait: Duration) -> Flow {
+        loop {
+            let (came, notice) = native.serve(wait, &mut |message| self.collector.take(message));
+            wait = Duration::ZERO;
+            self.collector.flush();
+            let flow = match notice {
+                Some(Notice::Assign(list)) => self.on_assign(native, list),
+                Some(Notice::Revoke(list)) => self.on_revoke(native, &list),
+                Some(Notice::Trouble { code, fatal, reason }) => match self.on_trouble(code, fatal, "", &reason) {
+                    Flow::Renew => self.give_up(),
+                    Flow::Continue => Flow::Continue,
+                },
+                Some(Notice::ProtocolMissing) if self.may_fall_back => {
+                    self.fall_back("the broker does not have it");
+                    self.give_up()
+                }
+                Some(Notice::ProtocolMissing) => {
+                    let group = self.shared.config.group();
+                    self.fail(Error::Denied(format!(
+                        "consumer group {group}: the broker does not have group.protocol=consumer (KIP-848); leave \
+                         consumer.override.group.protocol out",
+                    )));
+                    Flow::Continue
+                }
+                None if came => Flow::Continue,
+                None => {
+                    self.adrift.is_doubtful = false;
+                    return Flow::Continue;
+                }
+            };
+            if flow == Flow::Renew {
+                return flow;
+            }
+        }
     }
 
     /// A log that is shorter than what was read is another log; else librdkafka fetched something twice.
@@ -147,11 +212,13 @@ impl Poll {
         if self.shared.leases().unknown {
             return self.give_up();
         }
-        let starts = Starts { native, shared: &self.shared, properties: self.shared.config.properties() };
-        let assigned = match starts.find(&mut list) {
+        self.settle(native);
+        let assigned = match (Starts { native, shared: &self.shared }).find(&mut list) {
             Ok(assigned) => assigned,
-            Err(error) => {
-                self.fail(error);
+            Err(stopped) => {
+                if let Stopped::Failed(error) = stopped {
+                    self.fail(error);
+                }
                 list = List::new();
                 Vec::new()
             }
@@ -164,10 +231,9 @@ impl Poll {
         });
         if !assigned.is_empty() {
             tracing::debug!(group = self.shared.config.group(), ?assigned, "assigned");
-            self.shared.leases().held.extend(assigned.iter().map(|one| one.topic_partition.clone()));
             let says = |reason: &str, topic: &str| reason.contains(&format!(": {topic}: "));
             self.missing.retain(|(reason, _)| !assigned.iter().any(|one| says(reason, &one.topic_partition.topic)));
-            self.shared.inbox.push(Event::Assigned(assigned));
+            self.shared.hand_out(assigned);
         }
         if let Err(error) = native.assign(&list) {
             self.fail(Error::Unavailable(format!("could not take the assignment: {error}")));
@@ -176,7 +242,8 @@ impl Poll {
     }
 
     fn on_revoke(&mut self, native: &Native, list: &List) -> Flow {
-        let lost = native.is_assignment_lost();
+        self.settle(native);
+        let lost = native.is_assignment_lost() || self.adrift.is_doubtful;
         let listed: HashSet<TopicPartition> = list.entries().into_iter().map(|entry| entry.topic_partition).collect();
         let held = self.collector.lanes.all.iter().map(|lane| lane.topic_partition.clone());
         let gone: HashSet<TopicPartition> = held.filter(|lane| listed.contains(lane)).collect();
@@ -207,7 +274,7 @@ impl Poll {
         let drop_leases = |shared: &Shared| {
             // Waits for a commit in progress: it has the lock until the broker's answer is here.
             let mut leases = shared.leases();
-            leases.held.retain(|lane| !gone.contains(lane));
+            leases.held.retain(|lane, _| !gone.contains(lane));
             leases.unknown
         };
         if lost {
@@ -220,9 +287,11 @@ impl Poll {
             partitions.sort();
             tracing::debug!(group = self.shared.config.group(), ?partitions, lost, "revoked");
             let (ack, released) = Ack::new();
+            self.shared.is_expelled.store(false, Ordering::SeqCst);
             self.shared.inbox.push(Event::Revoked { partitions, lost, ack });
-            let timeout = self.shared.config.revoke_timeout;
-            if !wait(released, timeout, || self.shared.has_command()) && !self.shared.has_command() {
+            let timeout = self.shared.config.within_poll_interval(self.shared.config.revoke_timeout);
+            let stop = || self.shared.has_command() || self.shared.is_expelled.load(Ordering::SeqCst);
+            if wait(released, timeout, stop).is_none() && !stop() {
                 let waited_ms = timeout.as_millis() as u64;
                 tracing::warn!(
                     group = self.shared.config.group(),
@@ -237,7 +306,11 @@ impl Poll {
     /// Leaves the group under this consumer and joins it under a new one, which has another member id and generation.
     fn renew(&mut self) {
         self.leave_group();
-        match connect(&self.shared.config, &self.topics) {
+        if self.unreleased_since.is_some() {
+            pause(UNRELEASED_PAUSE, || self.shared.has_command());
+        }
+        self.asked = Instant::now();
+        match connect(&self.shared.config, &self.topics, self.protocol) {
             Ok(native) => {
                 let native = Arc::new(native);
                 self.native = Some(Arc::clone(&native));
@@ -258,43 +331,104 @@ impl Poll {
         self.shared.inbox.clear();
         self.shared.paused().clear();
         self.collector.lanes.change(Vec::clear);
+        self.adrift = adrift::Adrift::default();
         *self.shared.native.write().expect("no code panics while it holds this lock") = None;
         if let Some(native) = self.native.take() {
             native.close(LEAVE_TIMEOUT);
         }
     }
 
-    /// Control records and aborted transactions move the position without a record.
-    fn tell_positions(&mut self, native: &Native) {
-        if self.positions_told.elapsed() < POSITION_INTERVAL {
-            return;
-        }
-        self.positions_told = Instant::now();
-        let lanes = &mut self.collector.lanes.all;
-        let mut list = List::of(lanes.iter().filter(|lane| lane.was_idle).map(|lane| &lane.topic_partition));
-        if !list.is_empty() && native.positions(&mut list).is_ok() {
-            let entries = list.entries();
-            for (lane, entry) in lanes.iter_mut().filter(|lane| lane.was_idle).zip(entries) {
-                if let Some(next) = Offset::new(entry.offset).filter(|next| next.get() > lane.next) {
-                    lane.next = next.get();
-                    self.shared.inbox.push(Event::Position { topic_partition: lane.topic_partition.clone(), next });
-                }
-            }
-        }
-        for lane in lanes {
-            lane.was_idle = true;
+    /// The group works: what it is spoken to with stays.
+    fn settle(&mut self, native: &Native) {
+        (self.unreleased_since, self.may_fall_back) = (None, false);
+        if !self.shared.config.client.contains_key("debug") {
+            native.end_debug();
         }
     }
 
-    fn on_trouble(&mut self, code: Code, is_fatal: bool, lane: &str, reason: &str) {
+    fn fall_back(&mut self, why: &str) {
+        let group = self.shared.config.group();
+        tracing::info!(group, why, "KIP-848 cannot be used, falling back to the classic group protocol");
+        (self.protocol, self.may_fall_back) = (Protocol::Classic, false);
+    }
+
+    /// Members under KIP-848 are kept out of a group of classic members that the broker does not migrate, silently.
+    fn ask_for_classic_members(&mut self, native: &Native) -> Flow {
+        if !self.may_fall_back || self.asked.elapsed() < ASK_INTERVAL {
+            return Flow::Continue;
+        }
+        self.asked = Instant::now();
+        match native.group_state(self.shared.config.group(), ASK_TIMEOUT) {
+            Ok(state) if protocol::is_classic_in_use(&state) => {
+                self.fall_back("the group has members that use the classic protocol");
+                self.give_up()
+            }
+            Ok(_) | Err(_) => Flow::Continue,
+        }
+    }
+
+    /// Remembers where lanes came to the end of what they may see. (librdkafka's own positions are of no use: each error
+    /// that comes in place of a record moves them by one.)
+    fn remember_ends(&mut self, native: &Native) {
+        for (lane, visible) in std::mem::take(&mut self.collector.at_end) {
+            match native.known_end(&lane) {
+                Some(end) if end > visible => self.shared.saw_end(&lane, end, visible),
+                Some(_) | None => self.shared.forget_ends(|other, _| *other == lane),
+            }
+        }
+        let lanes = &self.collector.lanes.all;
+        self.shared
+            .forget_ends(|lane, visible| !lanes.iter().any(|one| one.topic_partition == *lane && one.next <= visible));
+    }
+
+    fn on_trouble(&mut self, code: Code, is_fatal: bool, lane: &str, reason: &str) -> Flow {
+        if is_fatal && self.may_fall_back && protocol::is_refused(code) {
+            self.fall_back("the broker does not allow it");
+            return Flow::Renew;
+        }
+        if is_fatal && code.name() == RDKafkaErrorCode::UnreleasedInstanceId && self.waits_for_name() {
+            return Flow::Renew;
+        }
+        // After max.poll.interval.ms was exceeded, librdkafka may speak to the group as a member that it is no more, or a
+        // static member may be fenced by its own next life. If another process has our name, it comes back at once.
+        let is_stale = matches!(code.name(), RDKafkaErrorCode::InvalidRequest | RDKafkaErrorCode::FencedInstanceId);
+        let recently = self.revived.is_some_and(|revived| revived.elapsed() < REVIVE_INTERVAL);
+        if is_fatal && is_stale && !recently {
+            self.revived = Some(Instant::now());
+            tracing::warn!(
+                group = self.shared.config.group(),
+                reason,
+                "the group is out of step with us, joining again"
+            );
+            return Flow::Renew;
+        }
         let group = self.shared.config.group().to_owned();
         let what = if lane.is_empty() { format!("consumer group {group}") } else { lane.to_owned() };
         if let Some(error) = fatal(code, &what, reason) {
-            return self.fail(error);
+            self.fail(error);
+        } else if is_fatal {
+            self.fail(Error::Unavailable(format!("{what}: {code}: {reason}")));
+        } else {
+            self.warn(code, what, reason);
         }
-        if is_fatal {
-            return self.fail(Error::Unavailable(format!("{what}: {code}: {reason}")));
+        Flow::Continue
+    }
+
+    /// Whether to try again under the same `group.instance.id`: the one who has it may have died a moment ago.
+    fn waits_for_name(&mut self) -> bool {
+        let group = self.shared.config.group();
+        if self.unreleased_since.is_none() {
+            let wait_max_s = UNRELEASED_MAX.as_secs();
+            tracing::warn!(
+                group,
+                wait_max_s,
+                "another member has our group.instance.id, waiting for its session to end"
+            );
         }
+        self.unreleased_since.get_or_insert_with(Instant::now).elapsed() < UNRELEASED_MAX
+    }
+
+    fn warn(&mut self, code: Code, what: String, reason: &str) {
         let now = Instant::now();
         self.warned.retain(|_, at| now.duration_since(*at) < WARN_INTERVAL);
         if trouble(code) == Trouble::NoTopic {
@@ -318,109 +452,5 @@ impl Poll {
             let group = self.shared.config.group();
             tracing::warn!(group, reason, "a subscribed topic does not exist; create it, it is picked up then");
         }
-    }
-}
-
-/// Finds where the topic-partitions of an assignment start.
-struct Starts<'a> {
-    native: &'a Native,
-    shared: &'a Shared,
-    properties: std::collections::BTreeMap<String, String>,
-}
-
-impl Starts<'_> {
-    /// Puts start offsets into `list`.
-    fn find(&self, list: &mut List) -> Result<Vec<Assigned>, Error> {
-        if list.is_empty() {
-            return Ok(Vec::new());
-        }
-        let deadline = Instant::now() + self.shared.config.assign_timeout;
-        let group = self.shared.config.group();
-        let what = format!("could not read the committed offsets of consumer group {group}");
-        let entries = self.patiently(deadline, &what, || {
-            self.native.committed(list, REQUEST_TIMEOUT)?;
-            let entries = list.entries();
-            match entries.iter().find(|entry| entry.code != Code::OK) {
-                Some(bad) => Err(bad.code),
-                None => Ok(entries),
-            }
-        })?;
-        let mut assigned = Vec::with_capacity(entries.len());
-        for (index, entry) in entries.into_iter().enumerate() {
-            let committed = Offset::new(entry.offset);
-            let start = match committed {
-                Some(offset) => offset,
-                None => self.reset(&entry.topic_partition, deadline)?,
-            };
-            list.set_offset(index, start.get());
-            let metadata = if committed.is_some() { entry.metadata } else { String::new() };
-            let committed = committed.is_some();
-            assigned.push(Assigned { topic_partition: entry.topic_partition, start, metadata, committed });
-        }
-        Ok(assigned)
-    }
-
-    /// What `auto.offset.reset` says for a topic-partition without a committed offset.
-    fn reset(&self, lane: &TopicPartition, deadline: Instant) -> Result<Offset, Error> {
-        let policy = self.properties.get("auto.offset.reset").map_or("earliest", String::as_str);
-        let to_end = match policy {
-            "earliest" | "beginning" | "smallest" => false,
-            "latest" | "end" | "largest" => true,
-            _error => {
-                return Err(Error::OffsetLost(format!(
-                    "{lane} has no committed offset in consumer group {} and auto.offset.reset=none; commit one, or set \
-                     consumer.override.auto.offset.reset to earliest or latest",
-                    self.shared.config.group(),
-                )));
-            }
-        };
-        let what = format!("could not read where the log of {lane} begins and ends");
-        let (low, high) = self.patiently(deadline, &what, || self.native.query_ends(lane, REQUEST_TIMEOUT))?;
-        Ok(Offset::new(if to_end { high } else { low }).unwrap_or(Offset::ZERO))
-    }
-
-    fn patiently<T>(
-        &self,
-        deadline: Instant,
-        what: &str,
-        mut ask: impl FnMut() -> Result<T, Code>,
-    ) -> Result<T, Error> {
-        loop {
-            let code = match ask() {
-                Ok(answer) => return Ok(answer),
-                Err(code) => code,
-            };
-            if let Some(error) = fatal(code, what, "refused") {
-                return Err(error);
-            }
-            if Instant::now() >= deadline || self.shared.has_command() {
-                return Err(Error::Unavailable(format!("{what}: {code}")));
-            }
-            std::thread::park_timeout(RETRY_PAUSE);
-        }
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Waits until the other end of `released` is dropped; false if `timeout` is over or `stop` says so before.
-fn wait(mut released: oneshot::Receiver<()>, timeout: Duration, stop: impl Fn() -> bool) -> bool {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let deadline = Instant::now() + timeout;
-    loop {
-        if Pin::new(&mut released).poll(&mut Context::from_waker(&waker)).is_ready() {
-            return true;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || stop() {
-            return false;
-        }
-        std::thread::park_timeout(left.min(FULL_WAIT));
     }
 }

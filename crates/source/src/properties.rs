@@ -60,7 +60,7 @@ const KEPT_OUT: &[(&str, &str)] = &[
     ("enable.auto.commit", "offsets are committed with the files"),
     ("enable.auto.offset.store", "offsets are committed with the files"),
     ("auto.commit.interval.ms", "offsets are committed with the files"),
-    ("enable.partition.eof", "it has no use here"),
+    ("enable.partition.eof", "ends of logs are told already"),
     ("log.queue", "logs are taken already"),
     ("interceptor.classes", "interceptors are Java code"),
     ("plugin.library.paths", "it would load code"),

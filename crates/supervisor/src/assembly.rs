@@ -1,12 +1,13 @@
 //! What the supervisor needs of whoever knows the plug-ins: their keys, and a way to run a task.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use async_trait::async_trait;
-use model::{Config, Key};
+use model::{Config, Key, Offset, TopicPartition};
 use pipeline::Control;
 
-use crate::Validation;
+use crate::{OffsetChange, OffsetsError, Validation};
 
 /// What a plug-in is for, as `GET /connector-plugins` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,4 +93,17 @@ pub trait Assembly: Send + Sync + 'static {
 
     /// Runs one task until `control` says stop, then ends well; or fails. Dropping the future is a crash of the task.
     async fn run_task(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskFailure>;
+
+    /// The offsets that the consumer group of connector `name` has committed, topic-partitions without one left out.
+    async fn offsets(&self, name: &str, config: &Config) -> Result<Vec<(TopicPartition, Offset)>, OffsetsError>;
+
+    /// Changes committed offsets of connector `name`, which has no tasks here; all of them or none. Returns what to tell
+    /// the user about the consequences; empty when there are none. An error when the group has members elsewhere.
+    async fn change_offsets(&self, name: &str, config: &Config, change: OffsetChange) -> Result<String, OffsetsError>;
+
+    /// The topics that tasks of connector `name` have read records of in this process, as far as it remembers.
+    fn topics(&self, name: &str) -> BTreeSet<String>;
+
+    /// Forgets what [`Self::topics`] says of connector `name`.
+    fn forget_topics(&self, name: &str);
 }

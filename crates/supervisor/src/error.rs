@@ -20,6 +20,9 @@ pub enum Error {
     /// The store failed; the running connector is as it was.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The group's offsets could not be read or changed.
+    #[error("{0}")]
+    Offsets(String),
     /// The worker is shutting down.
     #[error("the worker is shutting down")]
     Stopping,

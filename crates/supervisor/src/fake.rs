@@ -1,14 +1,16 @@
 //! An [`Assembly`] without Kafka: one connector that looks like Kafka's `FileStreamSinkConnector` and whose tasks only
 //! answer to steering, or misbehave as their `fake.task` says.
 
-use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use model::{Config, Importance, Invalid, Key, Kind, Settings, Width};
+use model::{Config, Importance, Invalid, Key, Kind, Offset, Settings, TopicPartition, Width};
 use pipeline::{Control, Doing, Wanted};
+use tokio::time::{Instant, sleep_until};
 
-use crate::{Assembly, PluginInfo, Role, TaskFailure, TaskId, Validation, keys};
+use crate::{Assembly, OffsetChange, OffsetsError, PluginInfo, Role, TaskFailure, TaskId, Validation, keys};
 
 const CLASS: &str = "org.apache.kafka.connect.file.FileStreamSinkConnector";
 const VERSION: &str = "4.3.1";
@@ -32,16 +34,19 @@ const PREDICATES: Key = Key::new("predicates", Kind::List, "Aliases for the pred
     .default("")
     .group("Predicates", 13)
     .shown(Width::Long, "Predicates");
-/// What its tasks do: `run` (the default), `fail`, `panic`, `end` (without being asked), `ignore` (never stop), `explode`
-/// (panic when validated).
+/// What its tasks do: `run` (the default), `fail`, `unavailable` (fail on something transient), `flaky:N` (so N times, then
+/// run), `lasts:MS` (run so many milliseconds, then so), `panic`, `end` (without being asked), `ignore` (never stop),
+/// `explode` (panic when validated).
 const FAKE_TASK: Key = Key::new("fake.task", Kind::String, "What the tasks do.").default("run").group("", -1).ours();
 const OWN: &[Key] = &[FILE, FAKE_TASK];
 /// Keys that are other crates' to declare, as far as the fake goes.
 const FOREIGN: &[Key] = &[TOPICS, TOPICS_REGEX, TRANSFORMS, PREDICATES];
 
-/// The fake. It counts the tasks that run at the moment.
+/// The fake. It counts the tasks that run at the moment. Its only group has the offsets of all connectors.
 #[derive(Debug, Default)]
 pub struct FakeAssembly {
+    group: Mutex<BTreeMap<TopicPartition, Option<Offset>>>,
+    topics: Mutex<BTreeSet<String>>,
     running: Mutex<BTreeSet<TaskId>>,
     started_count: std::sync::atomic::AtomicUsize,
 }
@@ -50,6 +55,20 @@ impl FakeAssembly {
     /// The tasks that run at the moment.
     pub fn running(&self) -> Vec<TaskId> {
         self.running.lock().expect("no code panics while it holds this lock").iter().cloned().collect()
+    }
+
+    /// Topic-partition `lane` exists, was read, and `committed` is its committed offset.
+    pub fn read(&self, lane: TopicPartition, committed: Offset) {
+        self.topics_read().insert(lane.topic.to_string());
+        self.group().insert(lane, Some(committed));
+    }
+
+    fn group(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, Option<Offset>>> {
+        self.group.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn topics_read(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.topics.lock().expect("no code panics while it holds this lock")
     }
 
     /// How many tasks were ever started.
@@ -120,13 +139,21 @@ impl Assembly for FakeAssembly {
         let _present = Present(self, task.clone());
         match config.get("fake.task").map(String::as_str) {
             Some("fail") => {
-                return Err(TaskFailure { trace: format!("{task} failed: no such file"), transient: true });
+                return Err(TaskFailure { trace: format!("{task} failed: no such file"), transient: false });
             }
+            Some("unavailable") => return Err(unavailable(&task)),
             Some("panic") => panic!("{task} lost its head"),
             Some("end") => return Ok(()),
             Some("ignore") => std::future::pending::<()>().await,
             Some(_) | None => {}
         }
+        let number =
+            |start: &str| Some(config.get("fake.task")?.strip_prefix(start)?.parse::<u64>().expect("a number"));
+        if number("flaky:").is_some_and(|failures| self.started_count() as u64 <= failures) {
+            return Err(unavailable(&task));
+        }
+        let lasts = number("lasts:");
+        let end = Instant::now() + Duration::from_millis(lasts.unwrap_or_default());
         let mut wanted = control.wanted();
         loop {
             match wanted {
@@ -134,7 +161,46 @@ impl Assembly for FakeAssembly {
                 Wanted::Pause => control.report(Doing::Paused),
                 Wanted::Stop => return Ok(()),
             }
-            wanted = control.other_than(wanted).await;
+            tokio::select! {
+                biased;
+                other = control.other_than(wanted) => wanted = other,
+                () = sleep_until(end), if lasts.is_some() => return Err(unavailable(&task)),
+            }
         }
     }
+
+    async fn offsets(&self, _name: &str, _config: &Config) -> Result<Vec<(TopicPartition, Offset)>, OffsetsError> {
+        Ok(self.group().iter().filter_map(|(lane, offset)| Some((lane.clone(), (*offset)?))).collect())
+    }
+
+    async fn change_offsets(
+        &self,
+        _name: &str,
+        _config: &Config,
+        change: OffsetChange,
+    ) -> Result<String, OffsetsError> {
+        let mut group = self.group();
+        match change {
+            OffsetChange::Alter(offsets) => {
+                if let Some(unknown) = offsets.keys().find(|lane| !group.contains_key(lane)) {
+                    return Err(OffsetsError(format!("there is no topic-partition {unknown}")));
+                }
+                group.extend(offsets);
+            }
+            OffsetChange::Reset => group.values_mut().for_each(|offset| *offset = None),
+        }
+        Ok(String::new())
+    }
+
+    fn topics(&self, _name: &str) -> BTreeSet<String> {
+        self.topics_read().clone()
+    }
+
+    fn forget_topics(&self, _name: &str) {
+        self.topics_read().clear();
+    }
+}
+
+fn unavailable(task: &TaskId) -> TaskFailure {
+    TaskFailure { trace: format!("{task} failed: the store does not answer"), transient: true }
 }

@@ -171,7 +171,58 @@ pub const DEAD_LETTER_CONTEXT_HEADERS: Key = Key::new(
 .shown(Width::Medium, "Enable Error Context Headers")
 .not_yet(NO_DEAD_LETTERS);
 
-/// Every key of this crate, in Kafka Connect's order.
+/// Whether transient failures heal themselves.
+pub const TASK_RESTART_ENABLE: Key = Key::new(
+    "task.restart.enable",
+    Kind::Boolean,
+    "Whether a task is restarted by itself when it failed on something that may be over by itself: a broker or a store \
+     that does not answer. A task that failed on its data, its settings or a refusal waits for somebody in any case.",
+)
+.default("true")
+.ours()
+.importance(Importance::Medium)
+.group("Error Handling", 9)
+.shown(Width::Short, "Restart Failed Tasks");
+
+/// First bound of the wait before a restart.
+pub const TASK_RESTART_BACKOFF_MS: Key = Key::new(
+    "task.restart.backoff.ms",
+    Kind::Long,
+    "Longest wait before the first restart of a failed task, in ms; it doubles with each restart in a row. The wait is \
+     drawn between 0 and this bound, so that many tasks do not come back together.",
+)
+.default("1000")
+.check(Check::AtLeast(1))
+.ours()
+.group("Error Handling", 10)
+.shown(Width::Medium, "Backoff Between Restarts");
+
+/// Last bound of the wait before a restart.
+pub const TASK_RESTART_BACKOFF_MAX_MS: Key = Key::new(
+    "task.restart.backoff.max.ms",
+    Kind::Long,
+    "Longest wait before any restart of a failed task, in ms. A task that then works for twice this time begins again \
+     with task.restart.backoff.ms.",
+)
+.default("60000")
+.check(Check::AtLeast(1))
+.ours()
+.group("Error Handling", 11)
+.shown(Width::Medium, "Maximum Backoff Between Restarts");
+
+/// How many restarts in a row.
+pub const TASK_RESTART_ATTEMPTS: Key = Key::new(
+    "task.restart.attempts",
+    Kind::Int,
+    "Restarts in a row after which a task that still fails stays FAILED; -1 for no limit.",
+)
+.default("-1")
+.check(Check::AtLeast(-1))
+.ours()
+.group("Error Handling", 12)
+.shown(Width::Short, "Restarts In A Row");
+
+/// Every key of this crate, in Kafka Connect's order, then ours.
 pub const KEYS: &[Key] = &[
     NAME,
     CONNECTOR_CLASS,
@@ -187,6 +238,10 @@ pub const KEYS: &[Key] = &[
     DEAD_LETTER_TOPIC,
     DEAD_LETTER_REPLICATION_FACTOR,
     DEAD_LETTER_CONTEXT_HEADERS,
+    TASK_RESTART_ENABLE,
+    TASK_RESTART_BACKOFF_MS,
+    TASK_RESTART_BACKOFF_MAX_MS,
+    TASK_RESTART_ATTEMPTS,
 ];
 
 /// Framework keys of all crates as Kafka Connect lists them in `/config/validate` (`SinkConnectorConfig.configDef`).

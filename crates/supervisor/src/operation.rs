@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::{Config, Kind};
 use pipeline::Wanted;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::connector::{Connector, Slot};
 use crate::error::connector_not_found;
+use crate::restart::{Backoff, RestartRules};
 use crate::task::{RunningTask, stop_all};
 use crate::{
     Assembly, ConnectorInfo, ConnectorStatus, Error, Options, PluginInfo, Put, Restart, Role, State, StateError,
@@ -26,6 +29,8 @@ pub(crate) struct Inner {
     store: StateStore,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     closing: AtomicBool,
+    /// Draws the seed of each task's waits.
+    rng: Mutex<StdRng>,
 }
 
 impl fmt::Debug for Inner {
@@ -36,7 +41,14 @@ impl fmt::Debug for Inner {
 
 impl Inner {
     pub(crate) fn new(assembly: Arc<dyn Assembly>, store: StateStore, options: Options) -> Inner {
-        Inner { assembly, options, store, slots: Mutex::default(), closing: AtomicBool::new(false) }
+        let rng = Mutex::new(StdRng::seed_from_u64(options.seed));
+        Inner { assembly, options, store, slots: Mutex::default(), closing: AtomicBool::new(false), rng }
+    }
+
+    fn start_task(&self, id: TaskId, config: Config, wanted: Wanted) -> Arc<RunningTask> {
+        let seed = self.rng.lock().expect("no code panics while it holds this lock").random();
+        let backoff = Backoff::new(RestartRules::of(&config), seed);
+        RunningTask::start(&self.assembly, id, config, wanted, backoff, self.options.metrics.clone())
     }
 
     /// The slots by name. Nobody waits while holding this lock.
@@ -240,7 +252,8 @@ impl Operation {
             status.connector.state = State::Restarting;
         }
         for task in status.tasks.iter_mut().filter(|_| restart.include_tasks) {
-            if !restart.only_failed || task.placed.state == State::Failed {
+            // A task that waits for its next try has failed, and is tried at once.
+            if !restart.only_failed || matches!(task.placed.state, State::Failed | State::Restarting) {
                 task.placed.state = State::Restarting;
                 connector.restarting.push(task.task);
             }
@@ -281,7 +294,7 @@ impl Operation {
         };
         for task in &mut connector.tasks {
             if let Some(wanted) = wanted.filter(|_| numbers.contains(&task.id.task)) {
-                *task = RunningTask::start(&self.inner.assembly, task.id.clone(), task.config.clone(), wanted);
+                *task = self.inner.start_task(task.id.clone(), task.config.clone(), wanted);
             }
         }
         connector.restarting.clear();
@@ -327,7 +340,7 @@ impl Operation {
     fn started(&self, configs: Vec<Config>, wanted: Wanted) -> Vec<Arc<RunningTask>> {
         let start = |(task, config)| {
             let id = TaskId { connector: self.name.clone(), task };
-            RunningTask::start(&self.inner.assembly, id, config, wanted)
+            self.inner.start_task(id, config, wanted)
         };
         configs.into_iter().enumerate().map(start).collect()
     }

@@ -70,7 +70,10 @@ impl StateStore {
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                let held = io::Error::new(io::ErrorKind::WouldBlock, "another sluice process uses this state.dir");
+                let held = io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another sluice process uses this state.dir: give each its own, --set state.dir=DIR",
+                );
                 return Err(failed("lock", &path)(held));
             }
             Err(fs::TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
@@ -231,7 +234,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let first = StateStore::open(home.path()).unwrap();
         let error = StateStore::open(home.path()).unwrap_err();
-        assert!(error.to_string().ends_with("another sluice process uses this state.dir"), "{error}");
+        assert!(error.to_string().contains("another sluice process uses this state.dir"), "{error}");
         drop(first);
         StateStore::open(home.path()).unwrap();
     }

@@ -30,7 +30,7 @@ pub enum State {
     Failed,
     /// The task is on its way in or out.
     Unassigned,
-    /// It is being restarted.
+    /// It is being restarted, or waits for that after it failed on something transient; then there is a trace.
     Restarting,
 }
 

@@ -16,8 +16,8 @@ use crate::error::connector_not_found;
 use crate::operation::{Inner, Operation, blocking};
 use crate::task::{RunningTask, stop_all};
 use crate::{
-    Assembly, ConnectorInfo, ConnectorStatus, Error, PluginInfo, Put, Restart, StateStore, Submitted, TargetState,
-    TaskInfo, TaskStatus, Validation,
+    Assembly, ConnectorInfo, ConnectorStatus, Error, Metrics, PluginInfo, Put, Restart, StateStore, Submitted,
+    TargetState, TaskInfo, TaskStatus, Validation,
 };
 
 /// Answers the caller of an operation.
@@ -30,12 +30,17 @@ pub struct Options {
     pub worker_id: String,
     /// How long a task may take to close and commit its open files when it is stopped, before it is aborted.
     pub graceful_timeout: Duration,
+    /// Draws the waits before restarts; different in every process.
+    pub seed: u64,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Options {
-    /// 30 s for a task to stop.
+    /// 30 s for a task to stop, seed 0.
     pub fn new(worker_id: impl Into<String>) -> Options {
-        Options { worker_id: worker_id.into(), graceful_timeout: Duration::from_secs(30) }
+        let graceful_timeout = Duration::from_secs(30);
+        Options { worker_id: worker_id.into(), graceful_timeout, seed: 0, metrics: Metrics::default() }
     }
 }
 
@@ -44,7 +49,7 @@ impl Options {
 /// operations fail with [`Error::Stopping`].
 #[derive(Debug, Clone)]
 pub struct Supervisor {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Supervisor {
@@ -220,7 +225,7 @@ impl Supervisor {
         stop_all(&tasks, deadline).await;
     }
 
-    fn look<T>(&self, name: &str, see: impl FnOnce(&Connector) -> T) -> Option<T> {
+    pub(crate) fn look<T>(&self, name: &str, see: impl FnOnce(&Connector) -> T) -> Option<T> {
         let slot = self.inner.slots().get(name).cloned()?;
         let connector = slot.connector();
         connector.as_ref().map(see)
@@ -259,7 +264,7 @@ impl Supervisor {
 
     /// Runs one operation on `name` as a task of its own, after those before it, so that a caller who goes away (a client
     /// that hangs up) cannot leave it half done.
-    async fn detached<T, R>(
+    pub(crate) async fn detached<T, R>(
         &self,
         name: &str,
         run: impl FnOnce(Operation, Reply<T>) -> R + Send + 'static,

@@ -2,6 +2,7 @@
 //! does not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray, StringArray, StructArray,
@@ -11,15 +12,19 @@ use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use bytes::Bytes;
-use model::{Batch, Fingerprint, Nonce, Offset, TopicPartition, Values};
+use model::{Batch, Fingerprint, Nonce, Offset, OffsetRange, Plan, Settings, TopicPartition, Values};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::cut::{FileContext, FileLimits, OpenCut};
-use crate::error::PublishError;
+use crate::cut::OpenCut;
+use crate::error::{Error, PublishError};
+use crate::file_context::{FileContext, FileLimits};
 use crate::format::{FileFooter, Format, Mark};
+use crate::layout::Layout;
+use crate::newest::newest_cuts;
 use crate::parquet_format::ParquetFormat;
-use crate::publish::{Committer, FinishedFile};
+use crate::publish::{Body, Committer, FinishedFile, ObjectCommitter, OnExisting};
 use crate::store::{Created, Store};
+use crate::upload::Completed;
 
 /// S3's smallest part.
 const PART_BYTES: usize = 5 * 1024 * 1024;
@@ -115,6 +120,14 @@ pub fn context(store: &Store, prefix: &str) -> Arc<FileContext> {
     })
 }
 
+/// The files of `cut`, which ends between `start` and `end` under the plan that belongs to it.
+pub async fn finish(cut: OpenCut, start: i64, end: i64) -> Result<Vec<FinishedFile>, Error> {
+    let offset = |offset| Offset::new(offset).expect("not negative");
+    let files = u32::try_from(cut.open_files()).expect("few files");
+    let plan = Plan::new(offset(end), 0, cut.nonce(), None, Fingerprint::of([&b"conformance"[..]]), files);
+    cut.finish(OffsetRange::new(offset(start), offset(end)).expect("in order"), &plan).await
+}
+
 /// A format of columns: what goes in comes out.
 pub fn format(format: &dyn Format, read: &dyn Fn(Bytes) -> StructArray) {
     let whole = nested_rows(0, 3_000);
@@ -151,7 +164,7 @@ pub fn parquet(parquet: &ParquetFormat) {
 
 /// A store: create once, read, list, odd names.
 pub async fn store(store: &Store) {
-    store.probe().await.expect("a bucket");
+    store.probe("_sluice/probe").await.expect("a bucket");
     assert_eq!(store.read("conformance/none").await.expect("an answer"), None);
     let keys = ["conformance/a", "conformance/a=b c+d%20ä:#/x", "conformance/sub/b"];
     for key in keys {
@@ -185,7 +198,7 @@ async fn small_cut(store: &Store, prefix: &str, nonce: u64) -> Vec<FinishedFile>
     for (path, from, count) in [("p=1", 10, 2), ("p=2", 12, 1), ("p=1", 13, 4)] {
         cut.append(&batch(&topic_partition, from, nested_rows(from, count)), &path.into()).expect("rows");
     }
-    cut.finish(Offset::new(17).expect("not negative")).await.expect("files")
+    finish(cut, 10, 17).await.expect("files")
 }
 
 async fn small_files(committer: &dyn Committer, store: &Store, prefix: &str) {
@@ -229,7 +242,7 @@ async fn large_cut(store: &Store, prefix: &str, nonce: u64) -> Vec<FinishedFile>
         cut.append(&batch(&topic_partition, from, noisy_rows(from, 1_000, 1_024)), &"all".into()).expect("rows");
         cut.spill(usize::MAX).await.expect("parts");
     }
-    cut.finish(Offset::new(12_000).expect("not negative")).await.expect("files")
+    finish(cut, 0, 12_000).await.expect("files")
 }
 
 async fn large_file(committer: &dyn Committer, store: &Store, prefix: &str) {
@@ -260,4 +273,87 @@ async fn nothing_published(store: &Store, prefix: &str) {
     assert!(cut.encoded_anything());
     cut.abort().await;
     assert!(store.list(prefix).await.expect("an answer").is_empty(), "what is not published is not there");
+}
+
+/// What the objects below `prefix`, which must be empty, tell of the cuts that they belong to.
+pub async fn newest(store: &Store, prefix: &str) {
+    let layout = layout_below(prefix);
+    let format = ParquetFormat::new("snappy").expect("a codec");
+    let lanes = [TopicPartition::new("orders", 3), TopicPartition::new("noise", 0), TopicPartition::new("none", 0)];
+    let committer = ObjectCommitter::new(store.clone(), OnExisting::Fail);
+    let mut small = small_cut(store, prefix, 1).await;
+    let second = small.split_off(1);
+    committer.publish(second).await.expect("published");
+    committer.publish(large_cut(store, prefix, 2).await).await.expect("published");
+    for orders_are_whole in [false, true] {
+        let found = newest_cuts(store, &layout, &format, &lanes).await.expect("an answer");
+        let found: Vec<_> =
+            found.iter().map(|cut| (cut.start.get(), cut.end.get(), cut.plan.nonce, cut.is_whole)).collect();
+        assert_eq!(found, [(10, 17, Nonce(1), orders_are_whole), (0, 12_000, Nonce(2), true)]);
+        committer.publish(std::mem::take(&mut small)).await.expect("published");
+    }
+}
+
+fn layout_below(prefix: &str) -> Layout {
+    let settings = [("topics.dir".to_owned(), prefix.to_owned())];
+    Layout::new(&Settings::new(settings.into()), ".snappy.parquet").expect("a layout")
+}
+
+/// Two uploads of one name of which the second is completed without a look: whether the store itself refuses that, so that
+/// nothing is replaced. `prefix` must be empty.
+pub async fn refuses_to_replace_by_completion(store: &Store, prefix: &str) -> bool {
+    let first = large_cut(store, prefix, 1).await;
+    let mut second = large_cut(store, prefix, 2).await;
+    let key = first[0].key.clone();
+    let committer = ObjectCommitter::new(store.clone(), OnExisting::Fail);
+    committer.publish(first).await.expect("published");
+    let Body::Upload(upload) = &mut second[0].body else { panic!("it is large") };
+    let answer = upload.complete(false).await.expect("an answer");
+    let object = store.read(&key).await.expect("an answer").expect("an object");
+    let mark = ParquetFormat::new("snappy").expect("a codec").mark_of(&object).expect("a mark");
+    match answer {
+        Completed::Done => assert_eq!(mark.nonce, Nonce(2)),
+        Completed::Unknown(_) => assert_eq!(mark.nonce, Nonce(1)),
+    }
+    FinishedFile::discard(second).await;
+    mark.nonce == Nonce(1)
+}
+
+/// An upload of 5 MiB and more whose worker dies.
+async fn leave_upload(store: &Store, prefix: &str, topic: &str) {
+    let topic_partition = TopicPartition::new(topic, 0);
+    let mut cut = OpenCut::new(context(store, prefix), topic_partition.clone(), Nonce(1));
+    cut.append(&batch(&topic_partition, 0, noisy_rows(0, 8_000, 1_024)), &"all".into()).expect("rows");
+    cut.spill(0).await.expect("parts");
+    // A worker that is killed drops nothing.
+    std::mem::forget(cut);
+}
+
+/// Unfinished uploads of dead workers: those of the given topics that are old enough are removed, and no others. A store
+/// that keeps no unfinished uploads passes too; how many it kept is the answer. `prefix` must be empty.
+pub async fn orphans(store: &Store, prefix: &str) -> usize {
+    let layout = layout_below(prefix);
+    for topic in ["mine", "mine-too", "other"] {
+        leave_upload(store, prefix, topic).await;
+    }
+    let below = format!("{prefix}/");
+    let all = store.orphaned_uploads(&below, i64::MAX).await.expect("an answer");
+    let keys: Vec<_> = all.iter().map(|upload| upload.key.as_str()).collect();
+    let Some(last) = all.iter().map(|upload| upload.initiated_ms).max() else { return 0 };
+    assert_eq!(keys.len(), 3, "{keys:?}");
+    assert!(all.is_sorted_by_key(|upload| upload.initiated_ms), "{all:?}");
+    let of_mine = store.orphaned_uploads(&layout.topic_prefix("mine"), i64::MAX).await.expect("an answer");
+    assert_eq!(of_mine.len(), 1, "{of_mine:?}");
+
+    let (topics, age) = (["mine", "mine-too"], Duration::from_secs(60));
+    let removed = |now_ms| store.abort_orphans(&layout, &topics, now_ms, age);
+    assert_eq!(removed(all[0].initiated_ms + 60_000).await.expect("an answer"), 0, "none is older than that");
+    assert_eq!(removed(last + 60_001).await.expect("an answer"), 2);
+    let left = store.orphaned_uploads(&below, i64::MAX).await.expect("an answer");
+    assert!(left.len() == 1 && left[0].key.contains("/other/"), "{left:?}");
+    store.abort_upload(&left[0]).await.expect("removed");
+    store.abort_upload(&left[0]).await.expect("removing again is no error");
+    assert!(store.orphaned_uploads(&below, i64::MAX).await.expect("an answer").is_empty());
+    assert!(store.list(prefix).await.expect("an answer").is_empty(), "nothing of them was ever visible");
+    keys.len()
 }

@@ -7,77 +7,21 @@ use std::sync::Arc;
 use arrow::array::StructArray;
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::future::join_all;
-use model::{Batch, Fingerprint, Invalid, Nonce, Offset, Settings, TopicPartition, Values};
+use model::{Batch, Nonce, Offset, OffsetRange, Plan, TopicPartition, Values};
+use tracing::warn;
 
 use crate::error::Error;
-use crate::format::{self, Encoder, FileFooter, Format, Mark};
+use crate::file_context::FileContext;
+use crate::format::{self, Encoder, FileFooter, Mark};
 use crate::held::{HeldRows, all_have_values, batch_identity};
-use crate::parquet_format::{PARQUET_ROW_GROUP_BYTES, ROW_GROUP_ROWS_MAX};
 use crate::publish::{Body, FinishedFile};
-use crate::s3::S3_PART_SIZE;
-use crate::store::Store;
 use crate::upload::{PartBuffer, Upload};
 
 /// Under memory pressure a file with fewer bytes of rows than this is not encoded: its encoder would weigh as much.
 const SPILL_BYTES_MIN: usize = 1024 * 1024;
 
-/// Rows of a file that are held before they are encoded. Small files are never encoded before the cut, so a thousand of
-/// them have no encoder; for a large one an encoder weighs less than its rows, which are still in the cache then.
-const ROWS_BYTES: usize = 4 * 1024 * 1024;
-
 /// The task gives way after so many files, because encoding never waits by itself.
 const FILES_WITHOUT_A_PAUSE: usize = 32;
-
-/// The name of the object that holds the rows of a path whose first one has this offset.
-pub type ObjectKey = Arc<dyn Fn(&TopicPartition, &str, Offset) -> String + Send + Sync>;
-
-/// How large the pieces of a file are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileLimits {
-    /// Size of every part of an upload but the last (`s3.part.size`).
-    pub part_bytes: usize,
-    /// Bytes of rows that a file holds as they are; more are encoded into the row group that is under way.
-    pub rows_bytes: usize,
-    /// Bytes of rows in memory that make a row group.
-    pub row_group_bytes: usize,
-    /// Rows that make a row group in any case.
-    pub row_group_rows: usize,
-}
-
-impl FileLimits {
-    /// The limits that the settings give.
-    pub fn new(settings: &Settings) -> Result<FileLimits, Invalid> {
-        Ok(FileLimits {
-            part_bytes: settings.size(&S3_PART_SIZE)?,
-            rows_bytes: ROWS_BYTES,
-            row_group_bytes: settings.size(&PARQUET_ROW_GROUP_BYTES)?,
-            row_group_rows: ROW_GROUP_ROWS_MAX,
-        })
-    }
-}
-
-/// What all files of a connector's cuts have in common. Cheap to clone.
-#[derive(Clone)]
-pub struct FileContext {
-    /// Where they go.
-    pub store: Store,
-    /// What they are.
-    pub format: Arc<dyn Format>,
-    /// What they are called.
-    pub object_key: ObjectKey,
-    /// How large their pieces are.
-    pub limits: FileLimits,
-    /// Names the schema of their rows in files and user metadata: ASCII, such as version and fingerprint; empty for none.
-    pub schema: Arc<str>,
-    /// Fingerprint of the settings that shape names and rows.
-    pub config: Fingerprint,
-}
-
-impl fmt::Debug for FileContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileContext").field("store", &self.store).field("format", &self.format).finish_non_exhaustive()
-    }
-}
 
 /// The rows of one topic-partition since its last cut, in one file for each path.
 ///
@@ -130,6 +74,7 @@ impl OpenFile {
 
     fn held_bytes(&self) -> usize {
         self.held.bytes()
+            + self.held.overhead_bytes()
             + self.encoder_bytes()
             + self.encoded.bytes()
             + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
@@ -278,24 +223,28 @@ impl OpenCut {
         Ok(())
     }
 
-    /// Ends the cut at `end`: encodes the rest and waits until every part is there. Nothing becomes visible. The files
-    /// come in the order of their first rows. On an error uploads are aborted: read the cut again from its start.
-    pub async fn finish(mut self, end: Offset) -> Result<Vec<FinishedFile>, Error> {
+    /// Ends the cut, which covers `range` under `plan`: encodes the rest and waits until every part is there. Nothing
+    /// becomes visible. The files come in the order of their first rows, and each says of itself what the plan is, so that
+    /// any of them tells the whole cut. On an error uploads are aborted: read the cut again from its start.
+    pub async fn finish(mut self, range: OffsetRange, plan: &Plan) -> Result<Vec<FinishedFile>, Error> {
+        debug_assert_eq!((range.end(), self.nonce), (plan.end(), plan.nonce), "the plan of another cut");
+        let whole = WholeCut { range, plan: plan.to_metadata() };
+        let end = range.end();
         let mut finished = Vec::with_capacity(self.files.len());
         self.compact();
         for index in 0..self.files.len() {
             if index % FILES_WITHOUT_A_PAUSE == FILES_WITHOUT_A_PAUSE - 1 {
                 tokio::task::yield_now().await;
             }
-            if let Err(error) = self.finish_file(index, end).await {
+            if let Err(error) = self.finish_file(index, &whole).await {
                 self.abort().await;
                 return Err(error);
             }
         }
         let (context, topic_partition, nonce) = (self.context, self.topic_partition, self.nonce);
         for mut file in self.files {
-            let range = model::OffsetRange::new(file.first, end).unwrap_or(model::OffsetRange::empty_at(file.first));
-            let footer = footer(&context, &topic_partition, nonce, &file, Some(end));
+            let range = OffsetRange::new(file.first, end).unwrap_or(OffsetRange::empty_at(file.first));
+            let footer = footer(&context, &topic_partition, nonce, &file, Some(&whole));
             let body = match file.upload.take() {
                 Some(upload) => Body::Upload(Box::new(upload)),
                 None => Body::Put(file.encoded.take(usize::MAX)),
@@ -410,9 +359,9 @@ impl OpenCut {
         upload.send(file.encoded.take(bytes)).await
     }
 
-    async fn finish_file(&mut self, index: usize, end: Offset) -> Result<(), Error> {
+    async fn finish_file(&mut self, index: usize, whole: &WholeCut) -> Result<(), Error> {
         self.encode(index, false)?;
-        let footer = footer(&self.context, &self.topic_partition, self.nonce, &self.files[index], Some(end));
+        let footer = footer(&self.context, &self.topic_partition, self.nonce, &self.files[index], Some(whole));
         let file = &mut self.files[index];
         let Some(mut encoder) = file.encoder.take() else { return Ok(()) };
         let last = encoder.finish(&footer).map_err(|reason| rows_error(&self.topic_partition, file, reason))?;
@@ -421,6 +370,17 @@ impl OpenCut {
         if self.files[index].upload.is_none() {
             return Ok(());
         }
+        while let Err(error) = self.send_rest(index).await {
+            if !error.is_transient() {
+                return Err(error);
+            }
+            warn!(key = %self.files[index].key, %error, "store does not answer, sending parts again");
+            tokio::time::sleep(self.context.store.rules().redelivery).await;
+        }
+        Ok(())
+    }
+
+    async fn send_rest(&mut self, index: usize) -> Result<(), Error> {
         self.send_full_parts(index).await?;
         if self.files[index].encoded.bytes() > 0 {
             self.send_part(index, usize::MAX).await?;
@@ -454,6 +414,13 @@ fn encode_rows(
     encoder.take()
 }
 
+/// What is known of a cut when it takes no more rows.
+struct WholeCut {
+    range: OffsetRange,
+    /// The plan as it is committed.
+    plan: String,
+}
+
 fn rows_error(topic_partition: &TopicPartition, file: &OpenFile, reason: String) -> Error {
     Error::Rows { key: file.key.clone(), at: topic_partition.at(file.first).to_string(), reason }
 }
@@ -464,7 +431,7 @@ fn footer(
     topic_partition: &TopicPartition,
     nonce: Nonce,
     file: &OpenFile,
-    end: Option<Offset>,
+    whole: Option<&WholeCut>,
 ) -> FileFooter {
     let mut entries = vec![
         (format::NONCE, nonce.to_string()),
@@ -472,9 +439,11 @@ fn footer(
         (format::PARTITION, topic_partition.partition.to_string()),
         (format::START, file.first.to_string()),
     ];
-    if let Some(end) = end {
-        entries.push((format::END, end.to_string()));
+    if let Some(WholeCut { range, plan }) = whole {
+        entries.push((format::END, range.end().to_string()));
         entries.push((format::ROWS, file.rows.to_string()));
+        entries.push((format::CUT, range.start().to_string()));
+        entries.push((format::PLAN, plan.clone()));
     }
     if !context.schema.is_empty() {
         entries.push((format::SCHEMA, context.schema.to_string()));
@@ -490,8 +459,8 @@ mod tests {
     use crate::error::PublishError;
     use crate::faulty::{Fate, FaultyStore, Request};
     use crate::held::slice_bytes;
-    use crate::publish::{Committer, ObjectCommitter};
-    use crate::store::{Abilities, RetryRules};
+    use crate::publish::{Committer, ObjectCommitter, OnExisting};
+    use crate::store::{Abilities, RetryRules, Store};
     use arrow::array::{Array, Int64Array};
     use arrow::datatypes::{DataType, Field};
     use object_store::ObjectStore;
@@ -527,12 +496,12 @@ mod tests {
         let rules = RetryRules::default();
         let unconditional = Abilities { metadata: true, conditional: false };
         for store in [memory(), Store::with(Arc::new(InMemory::new()), "unconditional", unconditional, rules, 1)] {
-            conformance::committer(&ObjectCommitter::new(store.clone()), &store, "c").await;
+            conformance::committer(&ObjectCommitter::new(store.clone(), OnExisting::Fail), &store, "c").await;
         }
         let directory = tempfile::tempdir().unwrap();
         let files: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(directory.path()).unwrap());
         let store = Store::with(files, "files", Abilities { metadata: false, conditional: true }, rules, 1);
-        conformance::committer(&ObjectCommitter::new(store.clone()), &store, "c").await;
+        conformance::committer(&ObjectCommitter::new(store.clone(), OnExisting::Fail), &store, "c").await;
         let seen: Mutex<HashMap<(Request, String), usize>> = Mutex::default();
         let (objects, store) = faulty(move |request, key| {
             let mut seen = seen.lock().unwrap();
@@ -554,7 +523,7 @@ mod tests {
                 _ => fates.into_iter().cycle().nth(*turn - 1).filter(|_| !turn.is_multiple_of(3)).unwrap_or(Fate::Fine),
             }
         });
-        conformance::committer(&ObjectCommitter::new(store.clone()), &store, "c").await;
+        conformance::committer(&ObjectCommitter::new(store.clone(), OnExisting::Fail), &store, "c").await;
         assert_eq!(objects.replaced(), Vec::<String>::new());
         assert_eq!(objects.open_uploads(), Vec::<String>::new());
     }
@@ -578,11 +547,14 @@ mod tests {
         }
         assert_eq!((cut.open_files(), cut.rows()), (1_000, 10_000));
         assert!(!cut.encoded_anything());
-        assert!(cut.held_bytes() <= rows_bytes + rows_bytes / 10, "{} for {rows_bytes}", cut.held_bytes());
+        let overhead: usize = cut.files.iter().map(|file| file.held.overhead_bytes()).sum();
+        let held = cut.held_bytes() - overhead;
+        assert!(held <= rows_bytes + rows_bytes / 10, "{held} for {rows_bytes}");
+        assert!(overhead <= 1_000 * 16 * 1024, "{overhead} bytes beside the rows of a thousand files");
         cut.compact();
         let pinned: usize = cut.files.iter().map(|file| file.held.pinned_bytes()).sum();
         assert!(pinned < 8 * rows_bytes, "{pinned} bytes kept alive for {rows_bytes}");
-        let files = cut.finish(end(50_000)).await.unwrap();
+        let files = conformance::finish(cut, 0, 50_000).await.unwrap();
         assert!(files.iter().all(|file| file.rows == 10 && !file.is_multipart() && file.bytes < 8 * 1024));
     }
 
@@ -597,10 +569,10 @@ mod tests {
             held_max = held_max.max(cut.held_bytes());
         }
         assert!(held_max <= 12 * MIB, "{held_max}");
-        let files = cut.finish(end(100_000)).await.unwrap();
+        let files = conformance::finish(cut, 0, 100_000).await.unwrap();
         assert!(files[0].is_multipart() && files[0].bytes > 100_000 * 1_024);
         let key = files[0].key.clone();
-        ObjectCommitter::new(store.clone()).publish(files).await.unwrap();
+        ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
         let object = store.read(&key).await.unwrap().unwrap();
         let mark = context(&store, "x").format.mark_of(&object).unwrap();
         assert_eq!(mark, Mark { nonce: Nonce(1), end: Some(end(100_000)), rows: Some(100_000) });
@@ -624,8 +596,10 @@ mod tests {
                     cut.spill(spill).await.unwrap();
                 }
                 assert_eq!(cut.encoded_anything(), spill == 0);
-                let published =
-                    ObjectCommitter::new(store.clone()).publish(cut.finish(end(4_000)).await.unwrap()).await.unwrap();
+                let published = ObjectCommitter::new(store.clone(), OnExisting::Fail)
+                    .publish(conformance::finish(cut, 0, 4_000).await.unwrap())
+                    .await
+                    .unwrap();
                 assert_eq!(published[0].already_there, spill == 0);
             }
         }
@@ -656,7 +630,7 @@ mod tests {
     async fn small_file_cost() {
         let store = memory();
         let context = context(&store, "x");
-        let committer = ObjectCommitter::new(store.clone());
+        let committer = ObjectCommitter::new(store.clone(), OnExisting::Fail);
         let all = batch(&lane(), 0, nested_rows(0, 16_384));
         let path: Arc<str> = "p".into();
         let start = std::time::Instant::now();
@@ -666,7 +640,7 @@ mod tests {
             cut.append(&all.slice(from, 2), &path).unwrap();
             cut.spill(usize::MAX).await.unwrap();
             let before = std::time::Instant::now();
-            let files = cut.finish(end(from as i64 + 2)).await.unwrap();
+            let files = conformance::finish(cut, 0, from as i64 + 2).await.unwrap();
             encoded += before.elapsed();
             committer.publish(files).await.unwrap();
         }
@@ -697,9 +671,9 @@ mod tests {
             StructArray::new(schema.fields().clone(), vec![Arc::clone(rows.column(0)), missing], None)
         });
         cut.append(&batch(&lane(), 3, wide), &"p".into()).unwrap();
-        let files = cut.finish(end(5)).await.unwrap();
+        let files = conformance::finish(cut, 0, 5).await.unwrap();
         let key = files[0].key.clone();
-        ObjectCommitter::new(store.clone()).publish(files).await.unwrap();
+        ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
         let rows = read_parquet(store.read(&key).await.unwrap().unwrap());
         assert_eq!((rows.len(), rows.column(1).null_count()), (5, 3));
     }
@@ -718,7 +692,7 @@ mod tests {
                     cut.abort().await;
                     error
                 }
-                Ok(()) => cut.finish(end(8_000)).await.unwrap_err(),
+                Ok(()) => conformance::finish(cut, 0, 8_000).await.unwrap_err(),
             };
             assert_eq!(matches!(error, Error::Lost { .. }), lost, "{error}");
             assert_eq!(matches!(error, Error::Permanent { .. }), !lost, "{error}");
@@ -736,8 +710,8 @@ mod tests {
         });
         let mut cut = OpenCut::new(context(&store, "x"), lane(), Nonce(1));
         cut.append(&batch(&lane(), 0, nested_rows(0, 10)), &"p".into()).unwrap();
-        let committer = ObjectCommitter::new(store.clone());
-        let files = cut.finish(end(10)).await.unwrap();
+        let committer = ObjectCommitter::new(store.clone(), OnExisting::Fail);
+        let files = conformance::finish(cut, 0, 10).await.unwrap();
         let files = match committer.publish(files).await {
             Err(PublishError::Transient { files, source }) => {
                 assert!(source.to_string().contains("after 3 attempts"), "{source}");
@@ -758,7 +732,9 @@ mod tests {
             let mut cut = OpenCut::new(context(&store, "x"), lane(), Nonce(1));
             cut.append(&batch(&lane(), 0, noisy_rows(0, 8_000, 1_024)), &"p".into()).unwrap();
             cut.spill(0).await.unwrap();
-            let outcome = ObjectCommitter::new(store.clone()).publish(cut.finish(end(8_000)).await.unwrap()).await;
+            let outcome = ObjectCommitter::new(store.clone(), OnExisting::Fail)
+                .publish(conformance::finish(cut, 0, 8_000).await.unwrap())
+                .await;
             match outcome {
                 Ok(published) => assert!(found && !published[0].already_there),
                 Err(error) => assert!(!found && matches!(error, PublishError::Lost { .. }), "{error}"),

@@ -84,8 +84,7 @@ pub enum PublishError {
     /// Something else has the name. Nothing was overwritten; the lane must stop.
     #[error(
         "could not publish {key} in {store}: an object with that name is there and is not ours: it holds {held}, \
-         this file holds {wanted}; find out who wrote it (another connector with the same topics.dir and topic, or an \
-         earlier run whose consumer group was reset), then move it away or choose another topics.dir"
+         this file holds {wanted}; {advice}"
     )]
     Conflict {
         /// The object.
@@ -96,6 +95,8 @@ pub enum PublishError {
         held: String,
         /// What would have been written.
         wanted: String,
+        /// Why that is so, and what to do.
+        advice: &'static str,
     },
     /// The store does not answer. Publish `files` again later: all of them, in any state.
     #[error("{source}")]
@@ -165,8 +166,12 @@ pub(crate) enum Verdict {
 /// Reads an answer; `bucket` names the bucket for the advice.
 pub(crate) fn verdict(error: &StoreError, bucket: &str) -> Verdict {
     let text = error.to_string();
-    if let Some(advice) = code_between(&text, "<Code>", "</Code>").and_then(|code| advice_on(code, bucket)) {
+    let code = code_between(&text, "<Code>", "</Code>");
+    if let Some(advice) = code.and_then(|code| advice_on(code, bucket)) {
         return Verdict::Permanent(advice);
+    }
+    if code.is_some_and(passes) {
+        return Verdict::Transient;
     }
     if text.contains("Received redirect without LOCATION") {
         return Verdict::Permanent(wrong_region(bucket));
@@ -204,6 +209,22 @@ fn from_text(text: &str) -> Verdict {
     }
 }
 
+/// Error codes of S3 that a repetition cures, whatever status they come with: a body that was too slow, torn or changed on
+/// its way is answered with 400.
+fn passes(code: &str) -> bool {
+    matches!(
+        code,
+        "RequestTimeout"
+            | "IncompleteBody"
+            | "BadDigest"
+            | "SlowDown"
+            | "InternalError"
+            | "ServiceUnavailable"
+            | "TooManyRequests"
+            | "OperationAborted"
+    )
+}
+
 /// Error codes of S3 that no repetition cures (Amazon S3 API reference, "Error responses").
 fn advice_on(code: &str, bucket: &str) -> Option<String> {
     match code {
@@ -219,6 +240,25 @@ fn advice_on(code: &str, bucket: &str) -> Option<String> {
         "InvalidBucketName" | "KeyTooLongError" => Some("S3 does not take this name".to_owned()),
         _ => None,
     }
+}
+
+/// Whether the policy says no, which is another thing than keys that are not known.
+pub(crate) fn is_access_denied(error: &StoreError) -> bool {
+    let text = error.to_string();
+    match code_between(&text, "<Code>", "</Code>") {
+        Some(code) => code == "AccessDenied",
+        None => matches!(error, StoreError::PermissionDenied { .. }),
+    }
+}
+
+/// Whether the store took the request for one that it does not know, as those do that lack conditional writes.
+pub(crate) fn refuses_conditions(error: &StoreError) -> bool {
+    let text = error.to_string();
+    let status = code_between(&text, "non-2xx status code: ", " ").and_then(|status| status.parse::<u16>().ok());
+    let code = code_between(&text, "<Code>", "</Code>");
+    let is_unknown =
+        matches!(code, None | Some("NotImplemented" | "InvalidArgument" | "InvalidRequest" | "BadRequest"));
+    matches!(status, Some(400 | 501)) && is_unknown
 }
 
 fn denied(bucket: &str) -> String {
@@ -260,11 +300,28 @@ mod tests {
         permanent(&status("405 Method Not Allowed: "), "store.url");
         permanent(&generic("Received redirect without LOCATION, this normally indicates"), "s3.region");
         permanent(&StoreError::PermissionDenied { path: "k".into(), source: "no".into() }, "s3:PutObject");
-        for answer in
-            [status("503 Slow Down: <Code>SlowDown</Code>"), status("429 Too Many: "), generic("connection reset")]
-        {
+        for answer in [
+            status("503 Slow Down: <Code>SlowDown</Code>"),
+            status("429 Too Many: "),
+            status("400 Bad Request: <Code>RequestTimeout</Code>"),
+            status("400 Bad Request: <Code>IncompleteBody</Code>"),
+            generic("Server returned error response: <Error><Code>InternalError</Code></Error>"),
+            generic("connection reset"),
+        ] {
             assert_eq!(verdict(&answer, "b"), Verdict::Transient, "{answer}");
         }
+        for (text, refuses) in [
+            ("501 Not Implemented: <Code>NotImplemented</Code>", true),
+            ("400 Bad Request: ", true),
+            ("400 Bad Request: <Code>InvalidArgument</Code>", true),
+            ("400 Bad Request: <Code>EntityTooSmall</Code>", false),
+            ("503 Slow Down: <Code>SlowDown</Code>", false),
+        ] {
+            assert_eq!(refuses_conditions(&status(text)), refuses, "{text}");
+        }
+        let denied = |text: &str| StoreError::PermissionDenied { path: "k".into(), source: text.to_owned().into() };
+        assert!(is_access_denied(&denied("<Code>AccessDenied</Code>")) && is_access_denied(&denied("403")));
+        assert!(!is_access_denied(&denied("<Code>InvalidAccessKeyId</Code>")), "other keys are needed");
         assert_eq!(verdict(&StoreError::NotFound { path: "k".into(), source: "".into() }, "b"), Verdict::Absent);
         assert_eq!(verdict(&StoreError::AlreadyExists { path: "k".into(), source: "".into() }, "b"), Verdict::Present);
     }

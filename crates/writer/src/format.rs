@@ -10,6 +10,7 @@ use model::{
 };
 use object_store::{Attribute, Attributes};
 
+use crate::label::LabelRead;
 use crate::parquet_format;
 
 /// How the values of records are stored.
@@ -93,8 +94,16 @@ pub trait Format: fmt::Debug + Send + Sync {
     /// Starts a file of rows with `schema`. The error is a sentence that names the field to blame.
     fn open(&self, schema: &SchemaRef, footer: &FileFooter) -> Result<Box<dyn Encoder>, String>;
 
+    /// What a finished file of `file_bytes` bytes says of itself, read from `tail`, its last bytes.
+    fn read_label(&self, tail: &Bytes, file_bytes: u64) -> LabelRead;
+
     /// The mark inside a finished file; `None` when it is not a file of ours.
-    fn mark_of(&self, file: &Bytes) -> Option<Mark>;
+    fn mark_of(&self, file: &Bytes) -> Option<Mark> {
+        match self.read_label(file, file.len() as u64) {
+            LabelRead::Found(label) => label.mark(),
+            LabelRead::NeedsLast(_) | LabelRead::None => None,
+        }
+    }
 }
 
 /// One file that is being encoded.
@@ -143,6 +152,8 @@ pub(crate) const CONFIG: &str = "sluice.config";
 pub(crate) const TOPIC: &str = "sluice.topic";
 pub(crate) const PARTITION: &str = "sluice.partition";
 pub(crate) const START: &str = "sluice.start";
+pub(crate) const PLAN: &str = "sluice.plan";
+pub(crate) const CUT: &str = "sluice.cut";
 
 impl Mark {
     /// Whether both mark the same file: same nonce, and no contradiction in what both know.
@@ -160,11 +171,6 @@ impl Mark {
             end: get(END).and_then(|end| end.parse().ok()).and_then(Offset::new),
             rows: get(ROWS).and_then(|rows| rows.parse().ok()),
         })
-    }
-
-    /// Reads the mark out of an object's user metadata.
-    pub(crate) fn of_metadata(attributes: &Attributes) -> Option<Mark> {
-        Mark::read(|name| attributes.get(&Attribute::Metadata(name.replace('.', "-").into())).map(AsRef::as_ref))
     }
 }
 
@@ -184,7 +190,7 @@ impl fmt::Display for Mark {
 impl FileFooter {
     /// The same names and values as user metadata of an object: `sluice-nonce` and so on.
     pub(crate) fn to_metadata(&self) -> Attributes {
-        let shown = [NONCE, END, ROWS, SCHEMA, CONFIG];
+        let shown = [NONCE, END, ROWS, SCHEMA, CONFIG, PLAN, CUT, TOPIC, PARTITION];
         let entries = self.entries.iter().filter(|(name, value)| shown.contains(name) && !value.is_empty());
         entries.map(|(name, value)| (Attribute::Metadata(name.replace('.', "-").into()), value.clone())).collect()
     }
@@ -193,6 +199,7 @@ impl FileFooter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::label::Label;
 
     fn settings(name: &str) -> Settings {
         Settings::new([("format.class".to_owned(), name.to_owned())].into())
@@ -229,9 +236,10 @@ mod tests {
     #[test]
     fn a_mark_survives_user_metadata() {
         let footer =
-            FileFooter { entries: vec![(NONCE, Nonce(7).to_string()), (END, "9".into()), (TOPIC, "t".into())] };
+            FileFooter { entries: vec![(NONCE, Nonce(7).to_string()), (END, "9".into()), (START, "5".into())] };
         let metadata = footer.to_metadata();
         assert_eq!(metadata.len(), 2);
-        assert_eq!(Mark::of_metadata(&metadata), Some(Mark { nonce: Nonce(7), end: Offset::new(9), rows: None }));
+        let label = Label::of_metadata(&metadata).unwrap();
+        assert_eq!(label.mark(), Some(Mark { nonce: Nonce(7), end: Offset::new(9), rows: None }));
     }
 }

@@ -16,6 +16,9 @@ const JOINED: usize = 16;
 /// A slice is copied out of its batch when the batch is this many times larger, and by no less than [`SMALL_BYTES`].
 const LOOSE_FACTOR: usize = 4;
 
+/// What an array takes beside its values: itself, its place in its parent, and the rounding up of its buffers.
+const ARRAY_BYTES: usize = 256;
+
 #[derive(Debug)]
 struct Slice {
     values: Values,
@@ -30,6 +33,8 @@ pub(crate) struct HeldRows {
     slices: Vec<Slice>,
     bytes: usize,
     rows: usize,
+    /// Arrays that one slice is made of.
+    arrays: usize,
 }
 
 impl HeldRows {
@@ -41,6 +46,11 @@ impl HeldRows {
         self.rows
     }
 
+    /// What the slices take beside their rows. Small slices of many columns weigh as much as their rows.
+    pub(crate) fn overhead_bytes(&self) -> usize {
+        self.slices.len() * self.arrays * ARRAY_BYTES
+    }
+
     /// Appends without a copy. Says whether the slice keeps a much larger batch alive: then [`Self::compact`] is due
     /// when that batch is done with.
     pub(crate) fn push(&mut self, values: Values) -> bool {
@@ -49,6 +59,12 @@ impl HeldRows {
             Values::Schemaless(texts) => (slice_bytes(texts), texts.get_buffer_memory_size()),
         };
         let loose = pinned > LOOSE_FACTOR * bytes && pinned - bytes > SMALL_BYTES;
+        if self.slices.is_empty() {
+            self.arrays = match &values {
+                Values::Typed(columns) => arrays(columns),
+                Values::Schemaless(_) => 1,
+            };
+        }
         self.bytes += bytes;
         self.rows += values.len();
         self.slices.push(Slice { values, bytes, loose });
@@ -156,6 +172,17 @@ pub(crate) fn slice_bytes(array: &dyn Array) -> usize {
         },
     };
     values + validity
+}
+
+/// Number of arrays that `array` is made of.
+fn arrays(array: &dyn Array) -> usize {
+    let below: usize = match array.data_type() {
+        DataType::Struct(_) => array.as_struct().columns().iter().map(|column| arrays(column.as_ref())).sum(),
+        DataType::List(_) => arrays(array.as_list::<i32>().values().as_ref()),
+        DataType::Map(_, _) => arrays(array.as_map().entries()),
+        _ => 0,
+    };
+    1 + below
 }
 
 fn first(offsets: &OffsetBuffer<i32>) -> usize {

@@ -109,26 +109,71 @@ impl Layout {
         format!("{}{topic}", self.prefix)
     }
 
+    /// What the names of all objects of `topic` begin with.
+    pub fn topic_prefix(&self, topic: &str) -> String {
+        format!("{}{}", self.topic_directory(topic), self.directory_delim)
+    }
+
+    /// The object that [`crate::Store::probe`] writes: in a directory of `topics.dir` that readers of tables leave out.
+    pub fn probe_key(&self) -> String {
+        let prefix = self.prefix.strip_suffix(&self.directory_delim).unwrap_or(&self.prefix);
+        if prefix.is_empty() { "_sluice/probe".to_owned() } else { format!("{prefix}/_sluice/probe") }
+    }
+
     /// Whose rows the object `key` holds, and the offset of the first of them; `None` if no object of this layout has this
     /// name. The inverse of [`Self::object_key`], for every path, where the delimiters leave no doubt (not with an empty
     /// `file.delim`).
     pub fn parse(&self, key: &str) -> Option<(TopicPartition, Offset)> {
-        if self.file_delim.is_empty() || self.directory_delim.is_empty() {
+        let (directories_and_topic, partition, first) = self.numbers(key)?;
+        // The topic begins and ends the rest; with a delimiter that topics may hold themselves, try each place.
+        directories_and_topic.match_indices(&self.directory_delim).find_map(|(at, _)| {
+            let topic_partition = TopicPartition::new(&directories_and_topic[..at], partition);
+            self.fits(key, &topic_partition, first).then_some((topic_partition, first))
+        })
+    }
+
+    /// As [`Self::parse`] for one topic: `None` if no object of it has this name.
+    pub(crate) fn parse_of(&self, topic: &str, key: &str) -> Option<(TopicPartition, Offset)> {
+        if !key.strip_prefix(&self.prefix)?.starts_with(topic) {
+            return None;
+        }
+        let (_, partition, first) = self.numbers(key)?;
+        let topic_partition = TopicPartition::new(topic, partition);
+        self.fits(key, &topic_partition, first).then_some((topic_partition, first))
+    }
+
+    /// The key whose emptiness keeps names from being read, if one does.
+    pub(crate) fn silent_key(&self) -> Option<&'static str> {
+        if self.file_delim.is_empty() {
+            Some(FILE_DELIM.name)
+        } else if self.directory_delim.is_empty() {
+            Some(DIRECTORY_DELIM.name)
+        } else {
+            None
+        }
+    }
+
+    /// The narrowest directory that stores can list which holds every object of `topic`; empty for the whole bucket.
+    pub(crate) fn listed_directory(&self, topic: &str) -> String {
+        let prefix = self.topic_prefix(topic);
+        prefix.rsplit_once('/').map_or_else(String::new, |(directory, _)| directory.to_owned())
+    }
+
+    /// What stands between `topics.dir` and the partition in the last part of a key, the partition, and the offset.
+    fn numbers<'a>(&self, key: &'a str) -> Option<(&'a str, i32, Offset)> {
+        if self.silent_key().is_some() {
             return None;
         }
         let stem = key.strip_prefix(&self.prefix)?.strip_suffix(&self.extension)?;
         let (stem, offset) = stem.rsplit_once(&self.file_delim)?;
-        let (directories_and_topic, partition) = stem.rsplit_once(&self.file_delim)?;
-        let first = Offset::new(offset.parse().ok()?)?;
-        let partition = partition.parse().ok()?;
-        // The topic begins and ends the rest; with a delimiter that topics may hold themselves, try each place.
-        directories_and_topic.match_indices(&self.directory_delim).find_map(|(at, _)| {
-            let topic_partition = TopicPartition::new(&directories_and_topic[..at], partition);
-            let begin = format!("{}{}", self.topic_directory(&topic_partition.topic), self.directory_delim);
-            let end = format!("{}{}", self.directory_delim, self.file_name(&topic_partition, first));
-            let fits = key.len() >= begin.len() + end.len() && key.starts_with(&begin) && key.ends_with(&end);
-            fits.then_some((topic_partition, first))
-        })
+        let (rest, partition) = stem.rsplit_once(&self.file_delim)?;
+        Some((rest, partition.parse().ok()?, Offset::new(offset.parse().ok()?)?))
+    }
+
+    fn fits(&self, key: &str, topic_partition: &TopicPartition, first: Offset) -> bool {
+        let begin = self.topic_prefix(&topic_partition.topic);
+        let end = format!("{}{}", self.directory_delim, self.file_name(topic_partition, first));
+        key.len() >= begin.len() + end.len() && key.starts_with(&begin) && key.ends_with(&end)
     }
 
     fn file_name(&self, topic_partition: &TopicPartition, first: Offset) -> String {

@@ -1,47 +1,63 @@
 //! Partition, rotate, name, encode, upload. A [`Partitioner`] says which path each row belongs to, [`Rotation`] says how
 //! many rows may still be appended before the cut, both without any I/O. An [`OpenCut`] holds the rows of all files that
 //! are open in one lane; a file is rows until a row group is full, then bytes, then parts of an invisible upload. A
-//! [`Committer`] makes the finished files of a cut visible, each by one conditional request. Nothing is overwritten.
+//! [`Committer`] makes the finished files of a cut visible, each by one conditional request. Nothing is overwritten, unless
+//! [`OnExisting`] says so.
 //!
 //! ```text
 //!  Batch --Partitioner::split--> Placed --Rotation::verdict--> append n rows | cut
 //!                                            |
 //!        OpenCut::append --> rows --row group full--> Encoder --s3.part.size--> Upload
-//!        OpenCut::finish(plan) --> FinishedFile* --Committer::publish--> objects
+//!        OpenCut::finish(range, plan) --> FinishedFile* --Committer::publish--> objects
+//!
+//!        newest_cuts <-- Label <-- objects              Store::abort_orphans --> uploads of dead workers
 //! ```
+//!
+//! Each object carries a [`Label`]: whose rows it holds, and the plan of its whole cut. So the store alone tells where a
+//! topic-partition ends ([`newest::newest_cuts`]) and whether an object that is in the way is ours.
 
 pub mod conformance;
 mod credentials;
 mod cut;
 mod error;
 mod faulty;
+mod file_context;
 mod format;
 mod held;
+mod label;
 mod null_values;
+mod orphans;
 mod parquet_format;
+mod probe;
 mod publish;
 mod reserved;
 mod s3;
+mod s3_requests;
 mod store;
 mod upload;
 
 pub use credentials::Environment;
-pub use cut::{FileContext, FileLimits, ObjectKey, OpenCut};
+pub use cut::OpenCut;
 pub use error::{Error, Failure, OpenError, PublishError};
-pub use faulty::{Fate, FaultyStore, Request};
+pub use faulty::{Fate, FaultyStore, Happened, Request};
+pub use file_context::{FileContext, FileLimits, ObjectKey};
 pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format, Mark, format};
+pub use label::{Label, LabelRead};
 pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues};
+pub use orphans::{OrphanedUpload, UPLOAD_ORPHAN_AGE_MS, orphan_age};
 pub use parquet_format::{PARQUET_CODEC, PARQUET_ROW_GROUP_BYTES, ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview};
-pub use publish::{Committer, FinishedFile, ObjectCommitter, PublishedFile};
+pub use probe::{Conditional, Probe};
+pub use publish::{Committer, FinishedFile, ON_EXISTING_OBJECT, ObjectCommitter, OnExisting, PublishedFile};
 pub use s3::{
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ENABLE_CONDITIONAL_WRITES, RETRY_BACKOFF_MS, S3_BUCKET_NAME,
     S3_CREDENTIALS_PROVIDER_CLASS, S3_PART_RETRIES, S3_PART_SIZE, S3_PATH_STYLE_ACCESS_ENABLED, S3_REGION,
     S3_RETRY_BACKOFF_MS, S3_SSE_CUSTOMER_KEY, S3_SSE_KMS_KEY_ID, S3_SSEA_NAME, STORE_URL,
 };
-pub use store::{Abilities, Created, Probe, RetryRules, Store};
+pub use store::{Abilities, Created, RetryRules, Store};
 
 /// Keys of formats, stores and records without a value; those of a single format stand in [`FORMATS`].
-pub const STORE_KEYS: &[&[model::Key]] = &[format::KEYS, s3::KEYS, null_values::KEYS, reserved::KEYS];
+pub const STORE_KEYS: &[&[model::Key]] =
+    &[format::KEYS, s3::KEYS, publish::KEYS, orphans::KEYS, null_values::KEYS, reserved::KEYS];
 
 /// What is wrong with those keys together, each problem with the key to blame.
 pub fn check_store_keys(settings: &model::Settings) -> Vec<model::Invalid> {
@@ -58,6 +74,7 @@ mod iso;
 mod joda;
 pub mod layout;
 mod lookup;
+pub mod newest;
 pub mod partition;
 pub mod rotation;
 #[cfg(test)]

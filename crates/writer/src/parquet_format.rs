@@ -14,11 +14,13 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::SchemaDescriptor;
 
-use crate::format::{Encoder, FileFooter, Format, Mark};
+use crate::format::{Encoder, FileFooter, Format};
+use crate::label::{Label, LabelRead};
 
 /// Compression of column chunks.
 pub const PARQUET_CODEC: Key = Key::new(
@@ -159,10 +161,17 @@ impl Format for ParquetFormat {
         }))
     }
 
-    fn mark_of(&self, file: &Bytes) -> Option<Mark> {
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(file).ok()?;
-        let entries = metadata.file_metadata().key_value_metadata()?;
-        Mark::read(|name| entries.iter().find(|entry| entry.key == name)?.value.as_deref())
+    fn read_label(&self, tail: &Bytes, file_bytes: u64) -> LabelRead {
+        let mut reader = ParquetMetaDataReader::new();
+        match reader.try_parse_sized(tail, file_bytes) {
+            Ok(()) => {}
+            Err(ParquetError::NeedMoreData(bytes)) => return LabelRead::NeedsLast(bytes as u64),
+            Err(_) => return LabelRead::None,
+        }
+        let Ok(metadata) = reader.finish() else { return LabelRead::None };
+        let entries = metadata.file_metadata().key_value_metadata().into_iter().flatten();
+        let entries = entries.filter_map(|entry| Some((entry.key.clone(), entry.value.clone()?)));
+        Label::new(entries).map_or(LabelRead::None, LabelRead::Found)
     }
 }
 

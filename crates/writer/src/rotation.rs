@@ -723,6 +723,55 @@ mod tests {
         }
 
         #[test]
+        fn no_cut_is_larger_than_its_rules_allow_and_none_loses_a_row(
+            (size, most) in (1usize..12, 1u64..80),
+            data in some_rows(),
+        ) {
+            let (placed, input_bytes, _) = &data;
+            let rotation = rotation(&[("flush.size", &size.to_string()), ("flush.bytes", &most.to_string())]);
+            let mut from = 0;
+            for (rows, reason) in cuts(&rotation, placed, input_bytes, 0) {
+                let bytes: Vec<u64> = input_bytes[from..from + rows].iter().map(|bytes| u64::from(*bytes)).collect();
+                prop_assert!(rows > 0 && rows <= size);
+                prop_assert!(bytes[..rows - 1].iter().sum::<u64>() < most, "it is over flush.bytes by less than its last row");
+                prop_assert_eq!(reason.is_some(), rows == size || bytes.iter().sum::<u64>() >= most);
+                from += rows;
+            }
+            prop_assert_eq!(from, input_bytes.len());
+        }
+
+        #[test]
+        fn what_is_due_stays_due_while_the_clock_goes_on(
+            rotation in some_rotation(),
+            opened_ms in 0i64..1_000_000,
+            (now_ms, later_ms) in (0i64..1_000, 0i64..1_000),
+        ) {
+            let mut state = CutState::new(&rotation);
+            state.appended(&one("a"), 0, 1, 1, opened_ms);
+            if rotation.due(&state, opened_ms + now_ms).is_some() {
+                prop_assert!(rotation.due(&state, opened_ms + now_ms + later_ms).is_some());
+            }
+        }
+
+        #[test]
+        fn boundaries_of_a_schedule_divide_days_and_come_in_order(
+            zone in prop::sample::select(vec!["UTC", "America/Los_Angeles", "Asia/Kathmandu", "Australia/Lord_Howe"]),
+            interval_ms in prop::sample::select(vec![1, 20_000, 90_000, HOUR_MS, 7 * HOUR_MS, 30 * HOUR_MS]),
+            // Two years, clock changes and all.
+            (after_ms, gap_ms) in (1_700_000_000_000i64..1_763_000_000_000, 0i64..(3 * HOUR_MS)),
+        ) {
+            let schedule = Schedule { interval_ms, zone: Zone::new(zone).unwrap() };
+            let next_ms = schedule.next_ms(after_ms);
+            prop_assert!(next_ms > after_ms && next_ms - after_ms <= interval_ms);
+            prop_assert!(schedule.next_ms(after_ms + gap_ms) >= next_ms, "a later start never has an earlier end");
+            if after_ms + gap_ms < next_ms {
+                prop_assert_eq!(schedule.next_ms(after_ms + gap_ms), next_ms, "one boundary for all instants before it");
+            }
+            let (start_ms, end_ms) = schedule.zone.day_ms(after_ms).unwrap();
+            prop_assert!(next_ms == end_ms || (next_ms < end_ms && (next_ms - start_ms) % interval_ms == 0));
+        }
+
+        #[test]
         fn the_timer_rings_when_the_clock_asks_and_not_before(rotation in some_rotation(), opened_ms in 0i64..1_000_000) {
             let mut state = CutState::new(&rotation);
             state.appended(&one("a"), 0, 1, 1, opened_ms);

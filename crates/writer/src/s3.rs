@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::multipart::MultipartStore;
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use tracing::warn;
 
 use crate::credentials::{self, Environment};
 use crate::error::OpenError;
-use crate::store::{Abilities, RetryRules, Store};
+use crate::s3_requests::{Connector, NumberedUploads, S3Bucket};
+use crate::store::{Abilities, Extras, RetryRules, Store};
 
 /// The bucket.
 pub const S3_BUCKET_NAME: Key =
@@ -302,7 +305,8 @@ fn local(root: PathBuf, bucket: String, rules: RetryRules, conditional: bool, se
     std::fs::create_dir_all(&directory).map_err(|source| OpenError::Directory { directory: name.clone(), source })?;
     let files = LocalFileSystem::new_with_prefix(&directory)
         .map_err(|source| OpenError::Client { store: name.clone(), source })?;
-    Ok(Store::with(Arc::new(files), &name, Abilities { metadata: false, conditional }, rules, seed))
+    let extras = Extras { bucket_name: bucket, directory: Some(directory), ..Extras::default() };
+    Ok(Store::assembled(Arc::new(files), extras, name, Abilities { metadata: false, conditional }, rules, seed))
 }
 
 fn s3(
@@ -315,39 +319,51 @@ fn s3(
 ) -> Result<Store, OpenError> {
     let region = settings.required_string(&S3_REGION)?;
     let name = format!("S3 bucket {bucket} at {}", endpoint.as_deref().unwrap_or(&region));
-    let client =
+    let failed = |source| OpenError::Client { store: name.clone(), source };
+    let options =
         ClientOptions::new().with_allow_http(true).with_timeout(ATTEMPT_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT);
     let mut builder = AmazonS3Builder::new()
-        .with_client_options(client)
+        .with_client_options(options.clone())
         .with_bucket_name(&bucket)
-        .with_region(region)
+        .with_region(&region)
         .with_retry(inner_retry(rules));
     let path_style = settings.boolean(&S3_PATH_STYLE_ACCESS_ENABLED)?;
+    let url = bucket_url(endpoint.as_deref(), &bucket, &region, path_style);
     builder = builder.with_virtual_hosted_style_request(!path_style);
     if let Some(endpoint) = endpoint {
-        builder = builder.with_endpoint(if path_style { endpoint } else { with_bucket_in_host(&endpoint, &bucket) });
+        builder = builder.with_endpoint(if path_style { endpoint } else { url.clone() });
     }
     builder = encryption(builder, settings)?;
     builder = credentials::apply(builder, settings, environment)?;
-    let failed = |source| OpenError::Client { store: name.clone(), source };
-    let uploads = builder.clone().build().map_err(failed)?;
-    // Our own loop repeats requests whose outcome must be looked into; only parts are left to the client.
+    let credentials = Arc::clone(builder.clone().build().map_err(failed)?.credentials());
+    let http = ReqwestConnector::default().connect(&options).map_err(failed)?;
+    // Our own loop repeats requests, since an outcome that is not known must be looked into.
     let once = RetryConfig { max_retries: 0, ..inner_retry(rules) };
-    let objects =
-        builder.with_credentials(Arc::clone(uploads.credentials())).with_retry(once).build().map_err(failed)?;
-    let (objects, uploads): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) = (Arc::new(objects), Arc::new(uploads));
-    Ok(Store::assembled(
-        objects,
-        uploads,
-        name,
-        bucket,
-        Abilities { metadata: true, conditional },
-        rules,
-        environment.seed(),
-    ))
+    let builder = builder.with_credentials(Arc::clone(&credentials)).with_retry(once);
+    let client = |careful| builder.clone().with_http_connector(Connector::new(&http, careful)).build().map_err(failed);
+    let (plain, careful) = (Arc::new(client(false)?), Arc::new(client(true)?));
+    let uploads = NumberedUploads { plain: Arc::clone(&plain) as Arc<dyn MultipartStore>, careful };
+    let extras = Extras {
+        bucket_name: bucket,
+        bucket: Some(S3Bucket { http, credentials, region, url }),
+        uploads: Some(uploads),
+        directory: None,
+    };
+    let abilities = Abilities { metadata: true, conditional };
+    Ok(Store::assembled(plain, extras, name.clone(), abilities, rules, environment.seed()))
 }
 
-/// Retries inside the client: for parts of uploads and for credentials.
+/// The URL of the bucket itself, as object_store makes it.
+fn bucket_url(endpoint: Option<&str>, bucket: &str, region: &str, path_style: bool) -> String {
+    match (endpoint, path_style) {
+        (Some(endpoint), true) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
+        (Some(endpoint), false) => with_bucket_in_host(endpoint, bucket),
+        (None, true) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+        (None, false) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+    }
+}
+
+/// Retries inside the client, for credentials.
 fn inner_retry(rules: RetryRules) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -459,7 +475,7 @@ mod tests {
             ("store.url", "http://127.0.0.1:1"),
             ("s3.retry.backoff.ms", "1"),
         ]);
-        let error = Store::open(&settings, &Environment::default()).unwrap().probe().await.unwrap_err();
+        let error = Store::open(&settings, &Environment::default()).unwrap().probe("_sluice/probe").await.unwrap_err();
         assert!(error.is_transient(), "{error}");
         let text = error.to_string();
         assert!(text.contains("S3 bucket b at http://127.0.0.1:1 after 3 attempts"), "{text}");
@@ -470,7 +486,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("new");
         let store = Store::open(&settings(&[("store.url", root.to_str().unwrap())]), &Environment::default()).unwrap();
-        store.probe().await.unwrap();
+        store.probe("_sluice/probe").await.unwrap();
         assert_eq!(store.create("t/x", "1".into()).await.unwrap(), Created::New);
         assert_eq!(std::fs::read(root.join("b/t/x")).unwrap(), b"1");
         std::fs::write(directory.path().join("file"), "").unwrap();

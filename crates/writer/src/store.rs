@@ -2,19 +2,24 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use object_store::path::Path;
-use object_store::{Attributes, Error as StoreError, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
+use object_store::{
+    Attributes, Error as StoreError, GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPayload,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tracing::warn;
 
 use crate::error::{Error, Failure, Verdict, verdict};
-use crate::format::Mark;
+use crate::label::Label;
+use crate::s3_requests::{NumberedUploads, S3Bucket};
 
 /// How often and how long a request is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +63,28 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     objects: Arc<dyn ObjectStore>,
-    uploads: Arc<dyn ObjectStore>,
+    extras: Extras,
     name: String,
-    bucket: String,
     abilities: Abilities,
     rules: RetryRules,
     jitter: Mutex<StdRng>,
+    /// The probe found out that conditional PUTs replace objects all the same.
+    ignores_conditions: AtomicBool,
+    /// Completions of uploads carry the condition until the store says that it does not know it.
+    completes_carefully: AtomicBool,
+}
+
+/// What is known of a store beyond what object_store's trait can say.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// What advice calls the bucket.
+    pub(crate) bucket_name: String,
+    /// A bucket that takes requests of our own.
+    pub(crate) bucket: Option<S3Bucket>,
+    /// Uploads whose parts can be sent again.
+    pub(crate) uploads: Option<NumberedUploads>,
+    /// The directory that stands for the bucket.
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// What came of [`Store::create`].
@@ -75,19 +96,12 @@ pub enum Created {
     AlreadyThere,
 }
 
-/// What [`Store::probe`] found out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe {
-    /// Whether objects can be listed; a policy may allow writing only.
-    pub listable: bool,
-}
-
 /// An object that is there.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Found {
     pub(crate) bytes: u64,
-    /// The mark in its user metadata.
-    pub(crate) mark: Option<Mark>,
+    /// What its user metadata say of it.
+    pub(crate) label: Option<Label>,
 }
 
 /// What came of a conditional PUT.
@@ -114,23 +128,31 @@ impl Store {
         rules: RetryRules,
         seed: u64,
     ) -> Store {
-        Store::assembled(Arc::clone(&objects), objects, name.to_owned(), name.to_owned(), abilities, rules, seed)
+        let extras = Extras { bucket_name: name.to_owned(), ..Extras::default() };
+        Store::assembled(objects, extras, name.to_owned(), abilities, rules, seed)
     }
 
-    /// `uploads` is the same store whose client repeats requests by itself: a part that is lost cannot be sent again
-    /// under its number through the object store's interface.
+    /// As [`Self::with`]; `extras` is what is known beyond the store itself.
     pub(crate) fn assembled(
         objects: Arc<dyn ObjectStore>,
-        uploads: Arc<dyn ObjectStore>,
+        extras: Extras,
         name: String,
-        bucket: String,
         abilities: Abilities,
         rules: RetryRules,
         seed: u64,
     ) -> Store {
         let rules = RetryRules { attempts: rules.attempts.max(1), ..rules };
         let jitter = Mutex::new(StdRng::seed_from_u64(seed));
-        Store(Arc::new(Inner { objects, uploads, name, bucket, abilities, rules, jitter }))
+        Store(Arc::new(Inner {
+            objects,
+            extras,
+            name,
+            abilities,
+            rules,
+            jitter,
+            ignores_conditions: AtomicBool::new(false),
+            completes_carefully: AtomicBool::new(abilities.conditional),
+        }))
     }
 
     /// What errors call it: bucket and endpoint, or directory.
@@ -143,26 +165,19 @@ impl Store {
         self.0.abilities
     }
 
+    /// Whether a name is looked for before it is written, because the store does not refuse by itself.
+    pub(crate) fn looks_first(&self) -> bool {
+        !self.0.abilities.conditional || self.0.ignores_conditions.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that the store ignores conditions.
+    pub(crate) fn look_first(&self) {
+        self.0.ignores_conditions.store(true, Ordering::Relaxed);
+    }
+
     /// How requests are repeated.
     pub fn rules(&self) -> RetryRules {
         self.0.rules
-    }
-
-    /// Finds out, in bounded time, whether the bucket is there, the credentials are good and the store answers.
-    pub async fn probe(&self) -> Result<Probe, Error> {
-        let listed = self
-            .retrying("list", "the first object", || async { self.0.objects.list(None).next().await.transpose() })
-            .await;
-        match listed {
-            Ok(_) => Ok(Probe { listable: true }),
-            // Upstream takes a bucket that may not be looked at as one that exists.
-            Err(failure) if matches!(failure.source, StoreError::PermissionDenied { .. }) || is_denied(&failure) => {
-                Ok(Probe { listable: false })
-            }
-            // A directory in which nothing was written yet.
-            Err(failure) if matches!(self.verdict(&failure.source), Verdict::Absent) => Ok(Probe { listable: true }),
-            Err(failure) => Err(self.error(failure)),
-        }
     }
 
     /// Creates the object `key`, all or nothing, and never replaces one. Without [`Abilities::conditional`] it is looked
@@ -202,21 +217,84 @@ impl Store {
         Ok(names)
     }
 
+    /// Hands the names of all objects below `directory` (all when it is empty) to `each`, as they come; `None` says that they
+    /// begin again, because an answer failed in a store that does not list in order. Each answer has its own time.
+    pub(crate) async fn for_each_name(&self, directory: &str, mut each: impl FnMut(Option<&str>)) -> Result<(), Error> {
+        let path = self.path("list", directory)?;
+        let path = (!directory.is_empty()).then_some(&path);
+        let (mut attempt, mut last) = (1, None);
+        'again: loop {
+            let mut objects = match &last {
+                Some(last) => self.0.objects.list_with_offset(path, last),
+                None => self.0.objects.list(path),
+            };
+            loop {
+                let answer = self.timed(async { objects.next().await.transpose() }).await;
+                let source = match answer {
+                    Ok(Some(object)) => {
+                        each(Some(object.location.as_ref()));
+                        if self.bucket().is_some() {
+                            // S3 lists in the order of names, so it can go on where it stopped.
+                            (attempt, last) = (1, Some(object.location));
+                        }
+                        continue;
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(source) => source,
+                };
+                let failure = self.failure("list", directory, attempt, source);
+                match self.verdict(&failure.source) {
+                    Verdict::Absent => return Ok(()),
+                    Verdict::Transient if attempt < self.0.rules.attempts => {}
+                    Verdict::Transient | Verdict::Present | Verdict::Permanent(_) => return Err(self.error(failure)),
+                }
+                self.pause(attempt, &failure).await;
+                attempt += 1;
+                if last.is_none() {
+                    each(None);
+                }
+                continue 'again;
+            }
+        }
+    }
+
     /// Whether the object is there, and its mark.
     pub(crate) async fn find(&self, key: &str) -> Result<Option<Found>, Error> {
         let path = self.path("look for", key)?;
         let found = self.retrying("look for", key, || async {
             let object = self.0.objects.get_opts(&path, GetOptions::new().with_head(true)).await?;
-            Ok(Found { bytes: object.meta.size, mark: Mark::of_metadata(&object.attributes) })
+            Ok(Found { bytes: object.meta.size, label: Label::of_metadata(&object.attributes) })
         });
         self.unless_absent(found.await)
+    }
+
+    /// The last `count` of the `bytes` bytes of an object; `None` when it is not there.
+    pub(crate) async fn read_tail(&self, key: &str, bytes: u64, count: u64) -> Result<Option<Bytes>, Error> {
+        if bytes == 0 || count == 0 {
+            return Ok(Some(Bytes::new()));
+        }
+        let path = self.path("read", key)?;
+        let range = GetRange::Bounded(bytes.saturating_sub(count)..bytes);
+        let read = self.retrying("read", key, || async {
+            self.0.objects.get_opts(&path, GetOptions::new().with_range(Some(range.clone()))).await?.bytes().await
+        });
+        self.unless_absent(read.await)
+    }
+
+    /// One PUT that replaces what is there, repeated while its outcome is unknown.
+    pub(crate) async fn replace(&self, key: &str, payload: PutPayload, metadata: Attributes) -> Result<(), Error> {
+        let path = self.path("replace", key)?;
+        let attributes = if self.0.abilities.metadata { metadata } else { Attributes::new() };
+        let options = PutOptions { mode: PutMode::Overwrite, attributes, ..PutOptions::default() };
+        let put = self.retrying("replace", key, || self.0.objects.put_opts(&path, payload.clone(), options.clone()));
+        put.await.map(|_| ()).map_err(|failure| self.error(failure))
     }
 
     /// One PUT that never replaces an object, repeated while its outcome is unknown.
     pub(crate) async fn put_new(&self, key: &str, payload: PutPayload, metadata: Attributes) -> Result<Put, Error> {
         let path = self.path("create", key)?;
-        let (mode, first_look) =
-            if self.0.abilities.conditional { (PutMode::Create, false) } else { (PutMode::Overwrite, true) };
+        let mode = if self.0.abilities.conditional { PutMode::Create } else { PutMode::Overwrite };
+        let first_look = self.looks_first();
         let attributes = if self.0.abilities.metadata { metadata } else { Attributes::new() };
         for attempt in 1.. {
             if first_look && self.find(key).await?.is_some() {
@@ -226,8 +304,10 @@ impl Store {
             let answer = self.timed(self.0.objects.put_opts(&path, payload.clone(), options)).await;
             let Err(source) = answer else { return Ok(Put::Done) };
             let verdict = self.verdict(&source);
-            // Two writers at once are answered "conflict" before either has written: only a look decides.
-            if verdict == Verdict::Present && self.find(key).await?.is_some() {
+            // Two writers at once are answered "conflict" before either has written. And a store that refuses a name that
+            // is taken before it has read the body may be heard as a broken connection, each time anew. A look decides.
+            let is_last = verdict == Verdict::Transient && attempt >= self.0.rules.attempts;
+            if (verdict == Verdict::Present || is_last) && self.find(key).await?.is_some() {
                 return Ok(Put::Occupied);
             }
             let failure = self.failure("create", key, attempt, source);
@@ -243,9 +323,31 @@ impl Store {
         unreachable!("the last attempt returns")
     }
 
-    /// The store whose client repeats requests by itself.
-    pub(crate) fn uploads(&self) -> &Arc<dyn ObjectStore> {
-        &self.0.uploads
+    /// The store whose client sends each request once.
+    pub(crate) fn objects(&self) -> &dyn ObjectStore {
+        self.0.objects.as_ref()
+    }
+
+    pub(crate) fn numbered_uploads(&self) -> Option<&NumberedUploads> {
+        self.0.extras.uploads.as_ref()
+    }
+
+    pub(crate) fn bucket(&self) -> Option<&S3Bucket> {
+        self.0.extras.bucket.as_ref()
+    }
+
+    pub(crate) fn directory(&self) -> Option<&FilePath> {
+        self.0.extras.directory.as_deref()
+    }
+
+    /// Whether completions of uploads ask the store not to replace an object.
+    pub(crate) fn completes_carefully(&self) -> bool {
+        self.0.completes_carefully.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that the store does not know conditions of completions.
+    pub(crate) fn complete_plainly(&self) {
+        self.0.completes_carefully.store(false, Ordering::Relaxed);
     }
 
     /// The object key as the store's client takes it. Keys are stored as they are; one that the client would change
@@ -316,7 +418,7 @@ impl Store {
     }
 
     pub(crate) fn verdict(&self, source: &StoreError) -> Verdict {
-        verdict(source, &self.0.bucket)
+        verdict(source, &self.0.extras.bucket_name)
     }
 
     pub(crate) fn failure(&self, action: &'static str, key: &str, attempts: u32, source: StoreError) -> Failure {
@@ -332,7 +434,7 @@ impl Store {
         }
     }
 
-    fn unless_absent<T>(&self, outcome: Result<T, Box<Failure>>) -> Result<Option<T>, Error> {
+    pub(crate) fn unless_absent<T>(&self, outcome: Result<T, Box<Failure>>) -> Result<Option<T>, Error> {
         match outcome {
             Ok(value) => Ok(Some(value)),
             Err(failure) if self.verdict(&failure.source) == Verdict::Absent => Ok(None),
@@ -341,19 +443,15 @@ impl Store {
     }
 }
 
-/// The policy says no, which is another thing than keys that are not known.
-fn is_denied(failure: &Failure) -> bool {
-    failure.source.to_string().contains("<Code>AccessDenied</Code>")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::conformance;
     use crate::faulty::{Fate, FaultyStore, Request};
+    use crate::probe::{Conditional, Probe};
     use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     const FULL: Abilities = Abilities { metadata: true, conditional: true };
 
@@ -425,7 +523,7 @@ mod tests {
         let error = store.create("a", "1".into()).await.unwrap_err();
         assert!(matches!(&error, Error::Permanent { .. }) && error.to_string().contains("s3:PutObject"), "{error}");
         assert_eq!(objects.count(Request::Put), 1);
-        assert_eq!(store.probe().await.unwrap(), Probe { listable: false });
+        assert_eq!(store.probe("p").await.unwrap(), Probe { listable: false, conditional: Conditional::Unknown });
     }
 
     #[tokio::test(start_paused = true)]

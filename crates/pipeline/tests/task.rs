@@ -1,0 +1,240 @@
+//! Whole tasks on a log and a store in memory, for what only shows when several lanes share a task: memory that replays
+//! fill together, commits that lanes share, and lanes that finish while another one cannot start.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use model::{Fingerprint, Nonce, Offset, Plan, Settings, TopicPartition};
+use object_store::memory::InMemory;
+use pipeline::{
+    Budget, Clock, Control, Deadlines, Metrics, Recipe, Steering, Task, TaskError, Tolerance, TopicSchemas, Wanted,
+    control,
+};
+use schema::{CONVERTERS, Part};
+use source::{Commit, CommitFate, MemberId, MemoryLog, MemorySource, Protocol, Source, Subscription};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use writer::{
+    Abilities, Fate, FaultyStore, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, OnExisting, Request,
+    RetryRules, Rotation, Store, partitioner_plugin,
+};
+
+const GROUP: &str = "g";
+const MIB: usize = 1024 * 1024;
+
+fn tp(partition: i32) -> TopicPartition {
+    TopicPartition::new("t", partition)
+}
+
+fn at(offset: i64) -> Offset {
+    Offset::new(offset).unwrap()
+}
+
+/// A wall clock that goes with the runtime's.
+struct Wall(Instant);
+
+impl Clock for Wall {
+    fn now_ms(&self) -> i64 {
+        1_704_067_200_000 + i64::try_from(self.0.elapsed().as_millis()).unwrap()
+    }
+}
+
+/// A log, a store that can be out, and every commit request.
+struct World {
+    log: MemoryLog,
+    store: Store,
+    outage: Arc<AtomicBool>,
+    requests: Arc<Mutex<Vec<Vec<Commit>>>>,
+    wall: Arc<Wall>,
+    started: AtomicU64,
+}
+
+struct Running {
+    member: MemberId,
+    steering: Steering,
+    task: JoinHandle<Result<(), TaskError>>,
+}
+
+impl World {
+    fn new(partitions: i32) -> World {
+        let (log, outage) = (MemoryLog::new(), Arc::new(AtomicBool::new(false)));
+        let requests: Arc<Mutex<Vec<Vec<Commit>>>> = Arc::default();
+        log.create_topic("t", partitions);
+        log.set_batch_rows_max(10);
+        let (is_out, seen) = (outage.clone(), requests.clone());
+        log.set_faults(move |_, commits| {
+            seen.lock().unwrap().push(commits.to_vec());
+            CommitFate::Apply
+        });
+        let objects = FaultyStore::new(Arc::new(InMemory::new()), move |request, key| match request {
+            Request::Put if key.ends_with(".parquet") && is_out.load(Ordering::Relaxed) => Fate::FailBefore,
+            _ => Fate::Fine,
+        });
+        let abilities = Abilities { metadata: true, conditional: true };
+        let rules = RetryRules { redelivery: Duration::from_secs(1), ..RetryRules::default() };
+        let store = Store::with(Arc::new(objects), "memory", abilities, rules, 1);
+        World { log, store, outage, requests, wall: Arc::new(Wall(Instant::now())), started: AtomicU64::new(1) }
+    }
+
+    fn produce(&self, partition: i32, count: usize) {
+        for number in 0..count {
+            let value = format!(r#"{{"n":{number},"text":"{}"}}"#, "x".repeat(600));
+            self.log.produce("t", partition, None, Some(value.as_bytes()), 0, Vec::new());
+        }
+    }
+
+    fn recipe(&self, pairs: &[(&str, &str)]) -> (Recipe, TopicSchemas) {
+        let common = [("format.class", "parquet"), ("timezone", "UTC"), ("locale", "en")];
+        let pairs = common.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let settings = Settings::new(pairs.collect());
+        let format = writer::format(&settings).unwrap();
+        let layout = Layout::new(&settings, format.extension()).unwrap();
+        let schemas = TopicSchemas::new(self.store.clone(), layout.clone());
+        let config = Fingerprint::of([&b"these settings"[..]]);
+        let recipe = Recipe {
+            converter: Box::new(|| (CONVERTERS[0].build)(&Settings::new(Default::default()), Part::Value).unwrap()),
+            rotation: Rotation::new(&settings).unwrap(),
+            null_values: NullValues::new(&settings).unwrap(),
+            partitioner: Box::new(move || (partitioner_plugin(&settings).unwrap().build)(&settings).unwrap()),
+            tolerance: Tolerance::None,
+            files: FileContext {
+                store: self.store.clone(),
+                format,
+                object_key: Arc::new(move |whose, path, first| layout.object_key(whose, path, first)),
+                limits: FileLimits {
+                    part_bytes: 8 * MIB,
+                    rows_bytes: 4 * MIB,
+                    row_group_bytes: 64 * MIB,
+                    row_group_rows: MIB,
+                },
+                schema: "".into(),
+                config,
+            },
+            given_schema: None,
+            fingerprint: config,
+        };
+        (recipe, schemas)
+    }
+
+    fn start(&self, pairs: &[(&str, &str)], budget: &Arc<Budget>) -> Running {
+        let source: MemorySource = self.log.join(GROUP, Subscription::Topics(vec!["t".to_owned()]));
+        let member = source.id();
+        let (recipe, schemas) = self.recipe(pairs);
+        let task = Task {
+            source: Arc::new(source) as Arc<dyn Source>,
+            recipe: Arc::new(recipe),
+            committer: Arc::new(ObjectCommitter::new(self.store.clone(), OnExisting::Fail)),
+            schemas: Arc::new(schemas),
+            budget: budget.clone(),
+            clock: self.wall.clone(),
+            metrics: Metrics::default().task("c", 0),
+            deadlines: Deadlines { drain: Duration::from_secs(20), revoke: Duration::from_secs(5) },
+            seed: self.started.fetch_add(1, Ordering::Relaxed),
+        };
+        let (steering, control): (Steering, Control) = control(Wanted::Run);
+        Running { member, steering, task: tokio::spawn(task.run(control)) }
+    }
+
+    fn committed(&self, partition: i32) -> (i64, String) {
+        let (offset, metadata) = self.log.committed(GROUP, &tp(partition)).unwrap_or((Offset::ZERO, String::new()));
+        (offset.get(), metadata)
+    }
+
+    /// Waits until `is_so`; a world in which it never comes is one that stands still.
+    async fn until(&self, what: &str, is_so: impl Fn(&World) -> bool) {
+        let waits = async {
+            while !is_so(self) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(300), waits).await.unwrap_or_else(|_| {
+            let committed: Vec<_> = (0..4).map(|partition| self.committed(partition)).collect();
+            panic!("it never came: {what}; committed: {committed:?}")
+        });
+    }
+
+    fn requests(&self) -> Vec<Vec<Commit>> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+/// Four lanes have planned cuts that do not fit into the memory of the next worker together; half of them, or all, are
+/// those of its lanes, the others have records that come as always.
+#[tokio::test(start_paused = true)]
+async fn replays_that_fill_the_memory_together_do_not_wait_for_each_other() {
+    for replays in [4, 2] {
+        let world = World::new(4);
+        world.outage.store(true, Ordering::Relaxed);
+        (0..replays).for_each(|partition| world.produce(partition, 300));
+        let first = world.start(&[("flush.size", "300")], &Budget::new(64 * MIB));
+        world.until("a plan of every lane", |world| (0..replays).all(|lane| !world.committed(lane).1.is_empty())).await;
+        first.task.abort();
+        world.log.kill(first.member);
+        world.outage.store(false, Ordering::Relaxed);
+        (replays..4).for_each(|partition| world.produce(partition, 300));
+
+        // One cut of 300 rows takes about 190 kB.
+        let budget = Budget::new(300_000);
+        let second = world.start(&[("flush.size", "300"), ("rotate.schedule.interval.ms", "10000")], &budget);
+        world
+            .until("everything is committed", |world| (0..4).all(|lane| world.committed(lane) == (300, String::new())))
+            .await;
+        second.steering.ask(Wanted::Stop);
+        second.task.await.unwrap().unwrap();
+        assert_eq!(budget.used(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lanes_that_cut_at_one_instant_share_their_commit_requests() {
+    const LANES: i32 = 40;
+    let world = World::new(LANES);
+    (0..LANES).for_each(|partition| world.produce(partition, 5));
+    let pairs = [("flush.size", "1000"), ("rotate.schedule.interval.ms", "60000")];
+    let running = world.start(&pairs, &Budget::new(64 * MIB));
+    world.until("the starts are committed", |world| !world.requests().is_empty()).await;
+    let starts = world.requests();
+    assert_eq!(starts.iter().map(Vec::len).collect::<Vec<_>>(), [LANES as usize], "all starts are one request");
+    assert!(starts[0].iter().all(|commit| commit.offset == Offset::ZERO && commit.metadata.is_empty()));
+    world.until("all is committed", |world| (0..LANES).all(|lane| world.committed(lane) == (5, String::new()))).await;
+    let after = world.requests().split_off(starts.len());
+    let plans = after.iter().filter(|request| request.iter().any(|commit| !commit.metadata.is_empty())).count();
+    assert!(plans <= 4 && after.len() <= 8, "{plans} of {} requests carry plans of {LANES} lanes", after.len());
+    running.steering.ask(Wanted::Stop);
+    running.task.await.unwrap().unwrap();
+}
+
+/// Under the cooperative protocol a lane goes on while another one is given to its task.
+#[tokio::test(start_paused = true)]
+async fn a_plan_of_other_settings_stops_the_task_after_the_other_lanes_have_finished() {
+    let world = World::new(2);
+    world.log.set_protocol(GROUP, Protocol::Cooperative);
+    let pairs = [("flush.size", "1000")];
+    let (one, two) = (world.start(&pairs, &Budget::new(64 * MIB)), world.start(&pairs, &Budget::new(64 * MIB)));
+    let owned = |world: &World, partition| world.log.owner(GROUP, &tp(partition));
+    world
+        .until("each has a lane", |world| {
+            owned(world, 0).is_some() && owned(world, 1).is_some() && owned(world, 0) != owned(world, 1)
+        })
+        .await;
+    let (kept, given) = if owned(&world, 0) == Some(one.member) { (0, 1) } else { (1, 0) };
+    world.produce(kept, 3);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.committed(kept), (0, String::new()), "its file is open");
+
+    two.task.abort();
+    let elsewhere = Fingerprint::of([&b"other settings"[..]]);
+    let plan = Plan::new(at(2), 0, Nonce(1), None, elsewhere, 1).to_metadata();
+    world.log.set_committed(GROUP, &tp(given), Offset::ZERO, &plan);
+    world.log.kill(two.member);
+    let error = timeout(Duration::from_secs(60), one.task).await.expect("it ends").unwrap().unwrap_err();
+    assert!(
+        matches!(&error, TaskError::OtherSettings { topic_partition, .. } if *topic_partition == tp(given)),
+        "{error}"
+    );
+    assert!(!error.is_transient() && error.to_string().contains("start the connector with the settings it had"));
+    assert_eq!(world.committed(kept), (3, String::new()), "what the other lane had is visible and committed");
+    assert_eq!(world.committed(given), (0, plan), "the plan is still there");
+    drop(one.steering);
+}

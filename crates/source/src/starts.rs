@@ -1,0 +1,296 @@
+//! Where the topic-partitions of an assignment start: at the committed offset, else where their objects end, else where
+//! `auto.offset.reset` says; and what happens when the log does not hold that offset.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use model::{Offset, TopicPartition};
+
+use crate::code::{Code, Trouble, fatal, trouble};
+use crate::kafka::Shared;
+use crate::keys::DataLoss;
+use crate::lost::{Known, Lost, Reset};
+use crate::native::{Ends, List, Native, Point};
+use crate::park::wait;
+use crate::{Assigned, Error, Recovered};
+
+/// Time for one request to the broker inside a rebalance, and the pause before it is tried again.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long all logs are asked for in one request: a topic may be assigned before every broker has heard of it, and
+/// leaders move.
+const TOGETHER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one log is asked for alone.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why there is no answer.
+pub(crate) enum Stopped {
+    /// A command waits: this consumer is going to be left.
+    Command,
+    /// The source cannot go on.
+    Failed(Error),
+}
+
+/// What is known of a log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Log {
+    /// It holds these offsets.
+    Holds(Ends),
+    /// Its topic is not there (any more).
+    Missing,
+    /// Nobody can say at the moment.
+    Unknown(Code),
+}
+
+impl Log {
+    pub(crate) fn ends(self) -> Option<Ends> {
+        match self {
+            Log::Holds(ends) => Some(ends),
+            Log::Missing | Log::Unknown(_) => None,
+        }
+    }
+}
+
+/// Whether asking again is of no use.
+fn is_refused(code: Code) -> bool {
+    fatal(code, "", "").is_some()
+}
+
+/// Asks the group, the recovery and the broker.
+pub(crate) struct Starts<'a> {
+    pub(crate) native: &'a Native,
+    pub(crate) shared: &'a Shared,
+}
+
+/// What is known of a topic-partition before its log is looked at.
+struct Candidate {
+    lane: TopicPartition,
+    known: Option<(Offset, String, Known)>,
+}
+
+impl Starts<'_> {
+    /// Puts start offsets into `list`.
+    pub(crate) fn find(&self, list: &mut List) -> Result<Vec<Assigned>, Stopped> {
+        if list.is_empty() {
+            return Ok(Vec::new());
+        }
+        let candidates = self.candidates(list)?;
+        let lanes: Vec<TopicPartition> = candidates.iter().map(|candidate| candidate.lane.clone()).collect();
+        let logs = self.logs(&lanes)?;
+        let mut assigned = Vec::with_capacity(lanes.len());
+        let (mut adrift, mut lost_ones) = (Vec::new(), HashMap::new());
+        for (index, (candidate, log)) in candidates.into_iter().zip(&logs).enumerate() {
+            let Candidate { lane: topic_partition, known } = candidate;
+            let mut one = Assigned { topic_partition, start: Offset::ZERO, metadata: String::new(), committed: false };
+            match known {
+                None => adrift.push(index),
+                Some((at, metadata, known)) => {
+                    // A log that cannot be looked at now is read from there: if it is lost, that is heard then.
+                    match log.ends().and_then(|ends| Lost::new(&one.topic_partition, at, known, ends)) {
+                        None => (one.start, one.metadata, one.committed) = (at, metadata, known == Known::Committed),
+                        Some(lost) => {
+                            self.may_lose(&lost, &metadata)?;
+                            lost_ones.insert(index, (lost, metadata));
+                            adrift.push(index);
+                        }
+                    }
+                }
+            }
+            assigned.push(one);
+        }
+        for (index, start) in adrift.iter().zip(self.resets(&adrift, &lanes, &logs)?) {
+            if let Some((lost, metadata)) = lost_ones.get(index) {
+                lost.warn(self.shared.config.group(), start, metadata);
+            }
+            assigned[*index].start = start;
+        }
+        for (index, one) in assigned.iter().enumerate() {
+            list.set_offset(index, one.start.get());
+        }
+        Ok(assigned)
+    }
+
+    /// Whether reading may go on elsewhere: an error if not.
+    pub(crate) fn may_lose(&self, lost: &Lost, metadata: &str) -> Result<(), Stopped> {
+        let config = &self.shared.config;
+        match (config.on_data_loss, config.reset()) {
+            (DataLoss::Continue, Reset::Earliest | Reset::Latest) => Ok(()),
+            (policy, _) => Err(Stopped::Failed(lost.error(config.group(), policy, metadata))),
+        }
+    }
+
+    fn candidates(&self, list: &mut List) -> Result<Vec<Candidate>, Stopped> {
+        let what = format!("could not read the committed offsets of consumer group {}", self.shared.config.group());
+        let entries = self.patiently(&what, || {
+            self.native.committed(list, REQUEST_TIMEOUT)?;
+            let entries = list.entries();
+            match entries.iter().find(|entry| entry.code != Code::OK) {
+                Some(bad) => Err(bad.code),
+                None => Ok(entries),
+            }
+        })?;
+        let unknown = entries.iter().filter(|entry| entry.offset < 0).map(|entry| entry.topic_partition.clone());
+        let mut recovered = self.recover(&unknown.collect::<Vec<_>>())?;
+        let candidates = entries.into_iter().map(|entry| {
+            let lane = entry.topic_partition;
+            let known = match (Offset::new(entry.offset), recovered.remove(&lane)) {
+                (Some(offset), _) => Some((offset, entry.metadata, Known::Committed)),
+                (None, Some(found)) => Some((found.start, found.metadata, Known::Recovered)),
+                (None, None) => None,
+            };
+            Candidate { lane, known }
+        });
+        Ok(candidates.collect())
+    }
+
+    /// Asks the recovery, which looks into the store.
+    fn recover(&self, lanes: &[TopicPartition]) -> Result<HashMap<TopicPartition, Recovered>, Stopped> {
+        let (Some(recovery), Some(runtime)) = (&self.shared.config.recovery, &self.shared.runtime) else {
+            return Ok(HashMap::new());
+        };
+        if lanes.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let group = self.shared.config.group();
+        let topic_ids = self.topic_ids(lanes)?;
+        let _entered = runtime.enter();
+        let stop = || {
+            self.native.still_here();
+            self.shared.has_command()
+        };
+        let timeout = self.shared.config.within_poll_interval(self.shared.config.recovery_timeout);
+        let found = match wait(recovery.recover(lanes, &topic_ids), timeout, stop) {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => return Err(Stopped::Failed(error)),
+            None if self.shared.has_command() => return Err(Stopped::Command),
+            None => {
+                return Err(Stopped::Failed(Error::Unavailable(format!(
+                    "consumer group {group} has no committed offset for {} topic-partitions, and looking for their \
+                     newest objects took longer than {timeout:?}",
+                    lanes.len(),
+                ))));
+            }
+        };
+        for one in &found {
+            let (lane, start) = (&one.topic_partition, one.start);
+            tracing::info!(group, %lane, %start, "no committed offset, going on after the newest object");
+        }
+        Ok(found.into_iter().map(|one| (one.topic_partition.clone(), one)).collect())
+    }
+
+    /// The ids of the topics of `lanes`, as far as the broker tells them: an old one has none.
+    fn topic_ids(&self, lanes: &[TopicPartition]) -> Result<BTreeMap<String, String>, Stopped> {
+        let topics: BTreeSet<String> = lanes.iter().map(|lane| lane.topic.to_string()).collect();
+        // Not every broker may have heard of a topic that is assigned already.
+        let patience = Instant::now() + TOGETHER_PATIENCE;
+        let (ids, why) = self.patiently("could not read the ids of topics", || {
+            match self.native.topic_ids(&topics, REQUEST_TIMEOUT) {
+                Ok((_, Some(code))) if !is_refused(code) && Instant::now() < patience => Err(code),
+                Err(code) if is_refused(code) => Ok((BTreeMap::new(), Some(code))),
+                answer => answer,
+            }
+        })?;
+        if let Some(topic) = topics.iter().find(|topic| !ids.contains_key(*topic))
+            && !self.shared.has_warned_of_ids.swap(true, Ordering::Relaxed)
+        {
+            let (group, code) = (self.shared.config.group(), why.map(tracing::field::display));
+            tracing::warn!(
+                group,
+                topic,
+                code,
+                "the broker does not tell the topic's id: should the topic be deleted and created again, that is noticed \
+                 only if its log ends before the newest object"
+            );
+        }
+        Ok(ids)
+    }
+
+    /// What the logs of `lanes` hold. One that cannot be asked for does not hold up the others for long.
+    pub(crate) fn logs(&self, lanes: &[TopicPartition]) -> Result<Vec<Log>, Stopped> {
+        let deadline = Instant::now() + self.shared.config.assign_timeout;
+        let patience = deadline.min(Instant::now() + TOGETHER_PATIENCE);
+        let together = self.patiently("could not read where logs begin and end", || {
+            let answer = self.native.ends(lanes, TOGETHER_PATIENCE);
+            let is_spoilt = answer.as_ref().is_err_and(|code| !is_refused(*code)) && Instant::now() >= patience;
+            if is_spoilt { Ok(None) } else { answer.map(Some) }
+        })?;
+        if let Some(ends) = together {
+            return Ok(ends.into_iter().map(Log::Holds).collect());
+        }
+        // One topic that is missing, or one partition without a leader, spoils the answer for all.
+        let mut all = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            if self.shared.has_command() {
+                return Err(Stopped::Command);
+            }
+            self.native.still_here();
+            let left = deadline.saturating_duration_since(Instant::now()).min(ALONE_TIMEOUT);
+            all.push(match self.native.ends(std::slice::from_ref(lane), left).map(|ends| ends.first().copied()) {
+                Ok(Some(ends)) => Log::Holds(ends),
+                Ok(None) => Log::Missing,
+                Err(code) if trouble(code) == Trouble::NoTopic => Log::Missing,
+                Err(code) => Log::Unknown(code),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Where `auto.offset.reset` says that those of `lanes` with these indexes go on.
+    pub(crate) fn resets(
+        &self,
+        indexes: &[usize],
+        lanes: &[TopicPartition],
+        logs: &[Log],
+    ) -> Result<Vec<Offset>, Stopped> {
+        let Some(first) = indexes.first() else { return Ok(Vec::new()) };
+        let Some(point) = self.shared.config.reset().point() else {
+            return Err(Stopped::Failed(Error::OffsetLost(format!(
+                "{} has no committed offset in consumer group {} and auto.offset.reset=none; commit one, or set \
+                 consumer.override.auto.offset.reset to earliest or latest",
+                lanes[*first],
+                self.shared.config.group(),
+            ))));
+        };
+        let mut begins = HashMap::new();
+        for index in indexes {
+            match logs[*index] {
+                Log::Holds(ends) => drop(begins.insert(*index, ends.begin)),
+                Log::Missing => {}
+                Log::Unknown(code) => {
+                    let what = format!("could not read where the log of {} begins and ends", lanes[*index]);
+                    return Err(Stopped::Failed(Error::Unavailable(format!("{what}: {code}"))));
+                }
+            }
+        }
+        if point != Point::Begin {
+            let there: Vec<usize> = begins.keys().copied().collect();
+            let wanted: Vec<TopicPartition> = there.iter().map(|index| lanes[*index].clone()).collect();
+            let ask = || self.native.points(&wanted, point, REQUEST_TIMEOUT);
+            begins = there.into_iter().zip(self.patiently("could not read where logs end", ask)?).collect();
+        }
+        // A topic that is gone has nothing to read; if it comes back, it begins at 0.
+        let start = |index| begins.get(index).copied().and_then(Offset::new).unwrap_or(Offset::ZERO);
+        Ok(indexes.iter().map(start).collect())
+    }
+
+    fn patiently<T>(&self, what: &str, mut ask: impl FnMut() -> Result<T, Code>) -> Result<T, Stopped> {
+        let deadline = Instant::now() + self.shared.config.assign_timeout;
+        loop {
+            let code = match ask() {
+                Ok(answer) => return Ok(answer),
+                Err(code) => code,
+            };
+            if self.shared.has_command() {
+                return Err(Stopped::Command);
+            }
+            if let Some(error) = fatal(code, what, "refused") {
+                return Err(Stopped::Failed(error));
+            }
+            if Instant::now() >= deadline {
+                return Err(Stopped::Failed(Error::Unavailable(format!("{what}: {code}"))));
+            }
+            std::thread::park_timeout(RETRY_PAUSE);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The connectors of a run: the same work under each way to share a group.
+
+use serde_json::{Map, Value, json};
+use tests::unique;
+
+/// One connector.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector {
+    /// Also the directory of its objects, and the end of its group's name.
+    pub(crate) name: String,
+    config: Value,
+}
+
+impl Connector {
+    /// As a connector file has it.
+    pub(crate) fn document(&self) -> Value {
+        json!({"name": self.name, "config": self.config})
+    }
+
+    pub(crate) fn group(&self) -> String {
+        format!("connect-{}", self.name)
+    }
+}
+
+/// Classic with cooperative-sticky; classic with range, one static member a process; KIP-848 with two tasks.
+pub(crate) fn all(topic: &str, bucket: &str, store: &str) -> Vec<Connector> {
+    let classic = json!({
+        "consumer.override.session.timeout.ms": "4000",
+        "consumer.override.heartbeat.interval.ms": "500",
+        "consumer.override.max.poll.interval.ms": "8000",
+    });
+    let range = json!({
+        "consumer.override.partition.assignment.strategy": "range",
+        "consumer.override.group.instance.id": "${env:CRASH_INSTANCE}",
+    });
+    let consumer = json!({
+        "consumer.override.group.protocol": "consumer",
+        "consumer.override.max.poll.interval.ms": "8000",
+        "tasks.max": "2",
+    });
+    [("sticky", vec![&classic]), ("range", vec![&classic, &range]), ("consumer", vec![&consumer])]
+        .into_iter()
+        .map(|(stem, changes)| {
+            let name = unique(stem);
+            let mut config = base(&name, topic, bucket, store);
+            config.extend(changes.into_iter().filter_map(Value::as_object).flatten().map(owned));
+            Connector { name, config: Value::Object(config) }
+        })
+        .collect()
+}
+
+fn owned((key, value): (&String, &Value)) -> (String, Value) {
+    (key.clone(), value.clone())
+}
+
+/// Files close by count, by schedule and by the wall clock, and have the second in their path. Waits are short, so that
+/// much happens in little time.
+fn base(name: &str, topic: &str, bucket: &str, store: &str) -> Map<String, Value> {
+    let config = json!({
+        "connector.class": "io.confluent.connect.s3.S3SinkConnector",
+        "storage.class": "io.confluent.connect.s3.storage.S3Storage",
+        "format.class": "io.confluent.connect.s3.format.parquet.ParquetFormat",
+        "topics": topic,
+        "topics.dir": name,
+        "s3.region": "us-east-1",
+        "s3.bucket.name": bucket,
+        "store.url": store,
+        "s3.part.size": "5242880",
+        "parquet.row.group.bytes": "1048576",
+        "s3.part.retries": "3",
+        "s3.retry.backoff.ms": "50",
+        "retry.backoff.ms": "500",
+        "flush.size": "25",
+        "rotate.schedule.interval.ms": "2000",
+        "rotate.interval.ms": "1500",
+        "partitioner.class": "io.confluent.connect.storage.partitioner.TimeBasedPartitioner",
+        "path.format": "'hour'=HH/'at'=mm-ss",
+        "partition.duration.ms": "1000",
+        "timestamp.extractor": "Wallclock",
+        "locale": "en-US",
+        "timezone": "UTC",
+        "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "value.converter.schemas.enable": "false",
+        "tasks.max": "1",
+        "consumer.override.auto.offset.reset": "earliest",
+    });
+    config.as_object().cloned().unwrap_or_default()
+}
