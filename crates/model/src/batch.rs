@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BinaryArray, StructArray};
+use arrow::array::{Array, BinaryArray, StringArray, StructArray, UInt32Array};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, Fields};
 
 use crate::{Offset, Position, TopicPartition};
 
@@ -194,6 +195,11 @@ impl RawBatchBuilder {
     }
 }
 
+fn pick<A: Array + Clone + 'static>(array: &A, rows: &UInt32Array) -> A {
+    let picked = take(array, rows, None).expect("row numbers come from this array");
+    picked.as_any().downcast_ref::<A>().expect("take keeps the type").clone()
+}
+
 /// The values of a [`Batch`], in one of the two forms that Kafka Connect knows.
 #[derive(Debug, Clone)]
 pub enum Values {
@@ -217,6 +223,22 @@ impl Values {
         self.len() == 0
     }
 
+    /// Rows `from..from + count`, without a copy.
+    pub fn slice(&self, from: usize, count: usize) -> Values {
+        match self {
+            Values::Typed(columns) => Values::Typed(columns.slice(from, count)),
+            Values::Schemaless(texts) => Values::Schemaless(texts.slice(from, count)),
+        }
+    }
+
+    /// The rows `rows`, in that order, copied.
+    pub fn select(&self, rows: &UInt32Array) -> Values {
+        match self {
+            Values::Typed(columns) => Values::Typed(pick(columns, rows)),
+            Values::Schemaless(texts) => Values::Schemaless(pick(texts, rows)),
+        }
+    }
+
     /// Which rows have a value; `None` when all have one.
     pub fn nulls(&self) -> Option<&NullBuffer> {
         match self {
@@ -224,6 +246,37 @@ impl Values {
             Values::Schemaless(texts) => texts.nulls(),
         }
     }
+}
+
+/// Name of the only column of typed values that are no struct (strings, bytes, numbers): see [`is_whole_value`].
+pub const WHOLE_VALUE: &str = "value";
+
+/// Metadata of that column, so that it is not taken for a struct with a field called `value`.
+const WHOLE_VALUE_MARK: &str = "sluice.whole.value";
+
+/// The column that stands for a whole value of type `data_type` which is no struct.
+pub fn whole_value_field(data_type: DataType) -> Field {
+    Field::new(WHOLE_VALUE, data_type, true).with_metadata([(WHOLE_VALUE_MARK.to_owned(), "true".to_owned())].into())
+}
+
+/// Whether `field` is such a column.
+pub fn is_whole_value_field(field: &Field) -> bool {
+    field.metadata().contains_key(WHOLE_VALUE_MARK)
+}
+
+/// Whether these are the columns of values that are no struct: one column, marked as being the value itself. A writer of
+/// rows writes the column; a writer of values (JSON lines, bytes) writes what is in it.
+pub fn is_whole_value(fields: &Fields) -> bool {
+    matches!(fields.as_ref(), [field] if is_whole_value_field(field))
+}
+
+/// What Kafka Connect's schema of a value says beside its fields.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct ValueSchema {
+    /// Its full name, such as `io.example.Prediction`.
+    pub name: Option<String>,
+    /// Its version in the registry, or the one that the envelope states.
+    pub version: Option<i32>,
 }
 
 /// Decoded records of one topic-partition. All columns have the same length; offsets rise.
@@ -237,10 +290,16 @@ pub struct Batch {
     pub timestamps_ms: ScalarBuffer<i64>,
     /// Keys as the log holds them.
     pub keys: BinaryArray,
+    /// What the keys say, decoded; `None` when nobody asked for it.
+    pub key_values: Option<Values>,
     /// Headers of each record; `None` when no record has any.
     pub headers: Option<Arc<Vec<Headers>>>,
+    /// The topic under which each record is written, where a transform chose one; `None` for the lane's own.
+    pub topics: Option<StringArray>,
     /// Bytes of key and value that each record had in the log.
     pub input_bytes: ScalarBuffer<u32>,
+    /// The one schema of all typed values; `None` where the converter knows none.
+    pub schema: Option<Arc<ValueSchema>>,
     /// The values.
     pub values: Values,
 }
@@ -256,8 +315,11 @@ impl Batch {
             offsets: raw.offsets.clone(),
             timestamps_ms: raw.timestamps_ms.clone(),
             keys: raw.keys.clone(),
+            key_values: None,
             headers: raw.headers.clone(),
+            topics: None,
             input_bytes,
+            schema: None,
             values,
         }
     }
@@ -289,38 +351,32 @@ impl Batch {
             offsets: self.offsets.slice(from, count),
             timestamps_ms: self.timestamps_ms.slice(from, count),
             keys: self.keys.slice(from, count),
+            key_values: self.key_values.as_ref().map(|keys| keys.slice(from, count)),
             headers: self.headers.as_ref().map(|all| Arc::new(all[from..from + count].to_vec())),
+            topics: self.topics.as_ref().map(|topics| topics.slice(from, count)),
             input_bytes: self.input_bytes.slice(from, count),
-            values: match &self.values {
-                Values::Typed(columns) => Values::Typed(columns.slice(from, count)),
-                Values::Schemaless(texts) => Values::Schemaless(texts.slice(from, count)),
-            },
+            schema: self.schema.clone(),
+            values: self.values.slice(from, count),
         }
     }
 
     /// The rows `rows`, in that order, copied.
     pub fn select(&self, rows: &[u32]) -> Batch {
-        let indices = arrow::array::UInt32Array::from(rows.to_vec());
-        let pick =
-            |array: &dyn Array| -> ArrayRef { take(array, &indices, None).expect("row numbers come from this batch") };
-        let downcast =
-            |array: ArrayRef| array.as_any().downcast_ref::<BinaryArray>().expect("take keeps the type").clone();
+        let indices = UInt32Array::from(rows.to_vec());
         Batch {
             topic_partition: self.topic_partition.clone(),
             offsets: rows.iter().map(|row| self.offsets[*row as usize]).collect(),
             timestamps_ms: rows.iter().map(|row| self.timestamps_ms[*row as usize]).collect(),
-            keys: downcast(pick(&self.keys)),
+            keys: pick(&self.keys, &indices),
+            key_values: self.key_values.as_ref().map(|keys| keys.select(&indices)),
             headers: self
                 .headers
                 .as_ref()
                 .map(|all| Arc::new(rows.iter().map(|row| all[*row as usize].clone()).collect())),
+            topics: self.topics.as_ref().map(|topics| pick(topics, &indices)),
             input_bytes: rows.iter().map(|row| self.input_bytes[*row as usize]).collect(),
-            values: match &self.values {
-                Values::Typed(columns) => Values::Typed(
-                    pick(columns).as_any().downcast_ref::<StructArray>().expect("take keeps the type").clone(),
-                ),
-                Values::Schemaless(texts) => Values::Schemaless(downcast(pick(texts))),
-            },
+            schema: self.schema.clone(),
+            values: self.values.select(&indices),
         }
     }
 }

@@ -15,7 +15,10 @@ mod plugin;
 mod position;
 mod settings;
 
-pub use batch::{Batch, Headers, RawBatch, RawBatchBuilder, Rejected, Stage, Values, without_slack};
+pub use batch::{
+    Batch, Headers, RawBatch, RawBatchBuilder, Rejected, Stage, ValueSchema, Values, WHOLE_VALUE, is_whole_value,
+    is_whole_value_field, whole_value_field, without_slack,
+};
 pub use cut::{Cut, CutReason, METADATA_BYTES_MAX, Nonce, Plan, PlanError, SchemaRef};
 pub use fingerprint::Fingerprint;
 pub use key::{Check, DefaultValue, Effect, Importance, Key, Kind, Origin, Width};

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use arrow::array::{Array, StructArray};
 use arrow::datatypes::{DataType, Fields};
 use async_trait::async_trait;
-use model::{Batch, Invalid, RawBatch, Settings, Values};
+use model::{Batch, Invalid, RawBatch, Settings, Values, whole_value_field};
 
-use crate::table_schema::whole_value_field;
 use crate::{Converter, Decoded, Error, Part};
 
-/// Passes bytes on, uncopied, in one column that is the whole value ([`crate::is_whole_value`]).
+/// Passes bytes on, uncopied, in one column that is the whole value ([`model::is_whole_value`]).
 pub(crate) struct BytesConverter {
     part: Part,
 }

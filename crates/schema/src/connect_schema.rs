@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
+use model::whole_value_field;
 use serde_json::Value;
 
-use crate::table_schema::{
-    DEFAULT_MARK, TableSchema, decimal_type, element_field, map_type, timestamp, whole_value_field,
-};
+use crate::table_schema::{DEFAULT_MARK, TableSchema, decimal_type, element_field, map_type, timestamp};
 use crate::{JsonColumns, SchemaError};
 
 /// Precision of a Decimal whose schema does not say it (`connect.decimal.precision`): the most that all engines read.

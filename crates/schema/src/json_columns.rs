@@ -2,6 +2,7 @@
 
 use arrow::array::{BinaryArray, StructArray};
 use arrow::datatypes::Fields;
+use model::is_whole_value;
 use serde_json::Value;
 use simd_json::{Node, StaticNode};
 
@@ -9,7 +10,7 @@ use crate::column::Rows;
 use crate::fault::{Fault, Outcome};
 use crate::infer::{grow, no_object};
 use crate::struct_column::{Context, Dialect, StructColumn, push_nodes};
-use crate::table_schema::{TableSchema, is_whole_value, type_name};
+use crate::table_schema::{TableSchema, type_name};
 use crate::tape::Parser;
 
 /// What to do with a field that the schema does not have.

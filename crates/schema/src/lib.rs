@@ -45,7 +45,7 @@ pub use keys::{
 };
 pub use merge::{Conflict, merge};
 pub use project::project;
-pub use table_schema::{DEPTH_MAX, FIELDS_MAX, SchemaError, TableSchema, WHOLE_VALUE, is_whole_value};
+pub use table_schema::{DEPTH_MAX, FIELDS_MAX, SchemaError, TableSchema};
 
 /// Which of a record's parts a converter reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use arrow::array::{Array, BinaryArray, StringArray, StructArray};
 use arrow::datatypes::{DataType, Fields};
 use async_trait::async_trait;
-use model::{Batch, Invalid, RawBatch, Settings, Values};
+use model::{Batch, Invalid, RawBatch, Settings, Values, whole_value_field};
 
 use crate::keys::CONVERTER_ENCODING;
-use crate::table_schema::whole_value_field;
 use crate::{Converter, Decoded, Error, Part};
 
 /// The charsets that `converter.encoding` may name.
@@ -19,7 +18,7 @@ enum Encoding {
     Latin1,
 }
 
-/// Reads texts into one column that is the whole value ([`crate::is_whole_value`]). Bytes that the encoding does not have
+/// Reads texts into one column that is the whole value ([`model::is_whole_value`]). Bytes that the encoding does not have
 /// become U+FFFD, as in Java.
 pub(crate) struct StringConverter {
     part: Part,

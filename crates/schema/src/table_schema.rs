@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
-use model::Fingerprint;
+use model::{Fingerprint, is_whole_value_field, whole_value_field};
 
 use crate::spark_json;
 
@@ -14,13 +14,6 @@ pub const DEPTH_MAX: usize = 32;
 /// Fields, at all levels together, that inference lets a schema have: an object used as a map with a key per user would
 /// otherwise become a table with a column per user.
 pub const FIELDS_MAX: usize = 10_000;
-
-/// Name of the only column of values that are no struct (strings, bytes, envelopes of primitives): see
-/// [`is_whole_value`].
-pub const WHOLE_VALUE: &str = "value";
-
-/// Metadata of that column, so that it is not taken for a struct with a field called `value`.
-const WHOLE_VALUE_MARK: &str = "sluice.whole.value";
 
 /// Metadata under which a Connect schema's default travels, as JSON text, up to the reader of the payload.
 pub(crate) const DEFAULT_MARK: &str = "sluice.default";
@@ -88,17 +81,6 @@ impl TableSchema {
     }
 }
 
-/// The column that stands for a whole value of type `data_type` which is no struct.
-pub(crate) fn whole_value_field(data_type: DataType) -> Field {
-    Field::new(WHOLE_VALUE, data_type, true).with_metadata([(WHOLE_VALUE_MARK.to_owned(), "true".to_owned())].into())
-}
-
-/// Whether these are the columns of values that are no struct: one column, marked as being the value itself. A writer of
-/// rows writes the column; a writer of values (JSON lines, bytes) writes what is in it.
-pub fn is_whole_value(fields: &Fields) -> bool {
-    matches!(fields.as_ref(), [field] if field.metadata().contains_key(WHOLE_VALUE_MARK))
-}
-
 /// The element field of a list, under its normal name.
 pub(crate) fn element_field(data_type: DataType, nullable: bool) -> FieldRef {
     Arc::new(Field::new(ELEMENT, data_type, nullable))
@@ -133,7 +115,7 @@ pub(crate) fn normal_field(field: &Field) -> Field {
         DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("UTC".into())),
         other => other.clone(),
     };
-    let whole = field.metadata().contains_key(WHOLE_VALUE_MARK);
+    let whole = is_whole_value_field(field);
     let normal = if whole { whole_value_field(data_type) } else { Field::new(field.name(), data_type, true) };
     normal.with_nullable(field.is_nullable())
 }

@@ -85,8 +85,11 @@ pub fn batch(topic_partition: &TopicPartition, from: i64, rows: StructArray) -> 
         offsets: (from..).take(count).collect::<ScalarBuffer<i64>>(),
         timestamps_ms: (from..).take(count).collect::<ScalarBuffer<i64>>(),
         keys: BinaryArray::from_iter((0..count).map(|_| None::<&[u8]>)),
+        key_values: None,
         headers: None,
+        topics: None,
         input_bytes: (0..count).map(|_| 100u32).collect::<ScalarBuffer<u32>>(),
+        schema: None,
         values: Values::Typed(rows),
     }
 }

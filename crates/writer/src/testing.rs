@@ -17,8 +17,11 @@ fn batch(timestamps_ms: Vec<i64>, values: Values) -> Batch {
         offsets: (0..rows as i64).collect(),
         timestamps_ms: timestamps_ms.into(),
         keys: BinaryArray::new_null(rows),
+        key_values: None,
         headers: None,
+        topics: None,
         input_bytes: vec![10; rows].into(),
+        schema: None,
         values,
     }
 }
