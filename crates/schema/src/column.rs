@@ -17,6 +17,9 @@ use crate::struct_column::{Context, StructColumn};
 
 /// What every column can do beside reading.
 pub(crate) trait Rows {
+    /// Makes room for as many rows as the last batch had. Between batches a column holds no memory, for there is one for
+    /// each field of each topic-partition.
+    fn begin(&mut self);
     /// Number of rows.
     fn len(&self) -> usize;
     /// Appends a null row.

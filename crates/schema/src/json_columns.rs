@@ -123,6 +123,7 @@ impl JsonColumns {
     /// Reads texts that do not lie in one column.
     pub(crate) fn read_each<'t>(&mut self, texts: impl Iterator<Item = Option<&'t [u8]>>) -> ReadRows {
         let (mut rejected, mut grows, mut waits) = (Vec::new(), false, false);
+        self.root.begin();
         for (row, text) in texts.enumerate() {
             let Some(text) = text.filter(|text| !text.is_empty()) else {
                 self.root.push_null();

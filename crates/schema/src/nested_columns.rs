@@ -52,6 +52,11 @@ impl ListColumn {
 }
 
 impl Rows for ListColumn {
+    fn begin(&mut self) {
+        self.ends.begin();
+        self.element.rows().begin();
+    }
+
     fn len(&self) -> usize {
         self.ends.len()
     }
@@ -177,6 +182,12 @@ fn keys<'t, 'n>(
 }
 
 impl Rows for MapColumn {
+    fn begin(&mut self) {
+        self.ends.begin();
+        self.key.rows().begin();
+        self.value.rows().begin();
+    }
+
     fn len(&self) -> usize {
         self.ends.len()
     }

@@ -16,13 +16,14 @@ use crate::scalar::base64_into;
 /// Numbers of one type.
 pub(crate) struct Numbers<T: ArrowPrimitiveType> {
     values: Vec<T::Native>,
+    last_len: usize,
     validity: NullBufferBuilder,
     data_type: DataType,
 }
 
 impl<T: ArrowPrimitiveType> Numbers<T> {
     pub(crate) fn new(data_type: &DataType) -> Self {
-        Self { values: Vec::new(), validity: NullBufferBuilder::new(0), data_type: data_type.clone() }
+        Self { values: Vec::new(), last_len: 0, validity: NullBufferBuilder::new(0), data_type: data_type.clone() }
     }
 
     #[inline]
@@ -38,6 +39,10 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
 }
 
 impl<T: ArrowPrimitiveType> Rows for Numbers<T> {
+    fn begin(&mut self) {
+        self.values.reserve(self.last_len);
+    }
+
     fn len(&self) -> usize {
         self.values.len()
     }
@@ -53,8 +58,8 @@ impl<T: ArrowPrimitiveType> Rows for Numbers<T> {
     }
 
     fn finish(&mut self) -> ArrayRef {
-        let next = Vec::with_capacity(self.values.len());
-        let values = ScalarBuffer::from(without_slack(std::mem::replace(&mut self.values, next)));
+        self.last_len = self.values.len();
+        let values = ScalarBuffer::from(without_slack(std::mem::take(&mut self.values)));
         let array = PrimitiveArray::<T>::new(values, self.validity.finish());
         Arc::new(array.with_data_type(self.data_type.clone()))
     }
@@ -79,6 +84,8 @@ impl Booleans {
 }
 
 impl Rows for Booleans {
+    fn begin(&mut self) {}
+
     fn len(&self) -> usize {
         self.values.len()
     }
@@ -101,6 +108,7 @@ impl Rows for Booleans {
 /// Strings or bytes, one after the other in one buffer.
 pub(crate) struct Bytes {
     data: Vec<u8>,
+    last_len: usize,
     ends: Ends,
     validity: NullBufferBuilder,
     text: bool,
@@ -108,7 +116,7 @@ pub(crate) struct Bytes {
 
 impl Bytes {
     pub(crate) fn new(text: bool) -> Self {
-        Self { data: Vec::new(), ends: Ends::new(), validity: NullBufferBuilder::new(0), text }
+        Self { data: Vec::new(), last_len: 0, ends: Ends::new(), validity: NullBufferBuilder::new(0), text }
     }
 
     #[inline]
@@ -127,6 +135,11 @@ impl Bytes {
 }
 
 impl Rows for Bytes {
+    fn begin(&mut self) {
+        self.data.reserve(self.last_len);
+        self.ends.begin();
+    }
+
     fn len(&self) -> usize {
         self.ends.len()
     }
@@ -142,8 +155,8 @@ impl Rows for Bytes {
     }
 
     fn finish(&mut self) -> ArrayRef {
-        let next = Vec::with_capacity(self.data.len());
-        let data = Buffer::from_vec(without_slack(std::mem::replace(&mut self.data, next)));
+        self.last_len = self.data.len();
+        let data = Buffer::from_vec(without_slack(std::mem::take(&mut self.data)));
         let (offsets, nulls) = (self.ends.finish(), self.validity.finish());
         if self.text {
             return Arc::new(StringArray::new(offsets, data, nulls));
@@ -154,31 +167,37 @@ impl Rows for Bytes {
 
 /// Where the rows of a column of variable length end. A batch of texts is below 2 GiB, and nothing that is read from a
 /// text is longer or has more elements than the text has bytes, so 32 bits are enough.
-pub(crate) struct Ends(Vec<i32>);
+pub(crate) struct Ends {
+    ends: Vec<i32>,
+    last_len: usize,
+}
 
 impl Ends {
     pub(crate) fn new() -> Self {
-        Self(vec![0])
+        Self { ends: vec![0], last_len: 0 }
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.ends.reserve(self.last_len);
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len() - 1
+        self.ends.len() - 1
     }
 
     #[inline]
     pub(crate) fn push(&mut self, end: usize) {
-        self.0.push(i32::try_from(end).expect("a column is no longer than its texts, which are below 2 GiB"));
+        self.ends.push(i32::try_from(end).expect("a column is no longer than its texts, which are below 2 GiB"));
     }
 
     /// Keeps the first `rows` rows and gives the end of the last one.
     pub(crate) fn truncate(&mut self, rows: usize) -> usize {
-        self.0.truncate(rows + 1);
-        self.0.last().copied().unwrap_or(0) as usize
+        self.ends.truncate(rows + 1);
+        self.ends.last().copied().unwrap_or(0) as usize
     }
 
     pub(crate) fn finish(&mut self) -> OffsetBuffer<i32> {
-        let mut next = Vec::with_capacity(self.0.len());
-        next.push(0);
-        OffsetBuffer::new(ScalarBuffer::from(without_slack(std::mem::replace(&mut self.0, next))))
+        self.last_len = self.ends.len();
+        OffsetBuffer::new(ScalarBuffer::from(without_slack(std::mem::replace(&mut self.ends, vec![0]))))
     }
 }

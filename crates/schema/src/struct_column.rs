@@ -278,6 +278,10 @@ fn comes_again(name: &str, nodes: &[Node<'_>], mut at: usize, left: usize) -> bo
 }
 
 impl Rows for StructColumn {
+    fn begin(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.rows().begin());
+    }
+
     fn len(&self) -> usize {
         self.rows
     }
