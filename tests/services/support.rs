@@ -145,7 +145,8 @@ pub(crate) fn same_record(produced: &Value, read: &Value) {
     assert!(is_same(&parsed, read), "produced {produced}\n    read {read}");
 }
 
-fn is_same(produced: &Value, read: &Value) -> bool {
+/// Whether two values are equal, where null and missing are.
+pub(crate) fn is_same(produced: &Value, read: &Value) -> bool {
     match (produced, read) {
         (Value::Object(left), Value::Object(right)) => {
             let names: BTreeSet<&String> = left.keys().chain(right.keys()).collect();

@@ -9,18 +9,19 @@
 //! ```text
 //!  ring::main -> Need -> Services -> localstack/install.sh -> cache directory
 //!                           |
-//!                           +-> Kafka, S3 (MinIO, LocalStack): a Server each, dies with this process
+//!                           +-> Kafka, Registry, S3 (MinIO, LocalStack): a Server each, dies with this process
 //!                           +-> Readers: src/py/*.py in a Python of their own
 //! ```
 //!
-//! Services that already run are used through `SLUICE_TEST_KAFKA=host:port`, `SLUICE_TEST_MINIO=http://host:port` and
-//! `SLUICE_TEST_LOCALSTACK=http://host:port`; see localstack/README.md.
+//! Services that already run are used through `SLUICE_TEST_KAFKA=host:port`, `SLUICE_TEST_REGISTRY=http://host:port/path`,
+//! `SLUICE_TEST_MINIO=http://host:port` and `SLUICE_TEST_LOCALSTACK=http://host:port`; see localstack/README.md.
 
 mod error;
 mod kafka;
 mod process;
 mod proxy;
 mod readers;
+mod registry;
 pub mod ring;
 mod s3;
 mod server;
@@ -32,6 +33,7 @@ pub use kafka::{GroupOffset, Kafka, OffsetLimits, Record};
 pub use process::{announce, keep_data, setting, stop_all, unique};
 pub use proxy::{Counts, Fault, Faults, Proxy, Request};
 pub use readers::{Call, Readers, Row};
+pub use registry::Registry;
 pub use s3::{Object, S3};
 pub use services::{Need, Services};
 pub use sluice::{Place, Reply, Sluice, Start};

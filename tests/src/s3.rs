@@ -205,6 +205,6 @@ impl S3 {
     }
 }
 
-fn new_directory(what: &'static str) -> Result<std::path::PathBuf, Error> {
+pub(crate) fn new_directory(what: &'static str) -> Result<std::path::PathBuf, Error> {
     data_directory(what).map_err(|e| Error::Server { what, why: e.to_string() })
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::process::{announce, environment, last_lines, limited};
-use crate::{Error, Kafka, Readers, S3};
+use crate::{Error, Kafka, Readers, Registry, S3};
 
 /// What a test needs from outside. Kafka, MinIO and LocalStack bring the readers with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,10 @@ pub enum Need {
     Kafka,
     /// A node of the test's own, to be stopped and paused: [`Kafka::start`].
     OwnKafka,
+    /// The shared schema registry: [`Services::registry`].
+    Registry,
+    /// A registry of the test's own: [`Registry::start`].
+    OwnRegistry,
     /// The shared MinIO: [`Services::minio`].
     Minio,
     /// A MinIO of the test's own: [`S3::start_minio`].
@@ -33,6 +37,8 @@ impl Need {
         match self {
             Need::Kafka => Services::kafka().map(drop),
             Need::OwnKafka => install("kafka").map(drop),
+            Need::Registry => Services::registry().map(drop),
+            Need::OwnRegistry => install("registry").map(drop),
             Need::Minio => Services::minio().map(drop),
             Need::OwnMinio => install("minio").map(drop),
             Need::Localstack => Services::localstack().map(drop),
@@ -51,6 +57,14 @@ impl Services {
         shared(&KAFKA, || environment("SLUICE_TEST_KAFKA").map_or_else(Kafka::start, |at| Ok(Kafka::running(at))))
     }
 
+    /// A schema registry; `SLUICE_TEST_REGISTRY=http://host:port/path` names one that already runs.
+    pub fn registry() -> Result<&'static Registry, Error> {
+        static REGISTRY: OnceLock<Result<Registry, Error>> = OnceLock::new();
+        shared(&REGISTRY, || {
+            environment("SLUICE_TEST_REGISTRY").map_or_else(Registry::start, |url| Ok(Registry::running(url)))
+        })
+    }
+
     /// MinIO; `SLUICE_TEST_MINIO=http://host:port` names one that already runs, with minioadmin as both keys.
     pub fn minio() -> Result<&'static S3, Error> {
         static MINIO: OnceLock<Result<S3, Error>> = OnceLock::new();
@@ -65,7 +79,7 @@ impl Services {
         })
     }
 
-    /// Readers that share no code with the program: pyarrow, DuckDB, boto3, confluent-kafka.
+    /// Readers that share no code with the program: pyarrow, DuckDB, polars, fastavro, boto3, confluent-kafka.
     pub fn readers() -> Result<&'static Readers, Error> {
         static READERS: OnceLock<Result<Readers, Error>> = OnceLock::new();
         shared(&READERS, || Ok(Readers::of(&install("readers")?)))
