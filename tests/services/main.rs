@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod bad_input;
 mod conformance;
+mod files;
 mod frontier;
 mod groups;
 mod harness;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             recovery::TESTS,
             registry::TESTS,
             store_faults::TESTS,
+            files::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]

@@ -36,7 +36,7 @@ const SCRIPT: &str = include_str!("py/registry.py");
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs one of the script's producers with the scene's names.
-fn produce<T: serde::de::DeserializeOwned>(
+pub(crate) fn produce<T: serde::de::DeserializeOwned>(
     scene: &Scene,
     registry: &Registry,
     action: &str,
