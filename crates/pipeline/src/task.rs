@@ -28,6 +28,9 @@ use relief::Relief;
 /// How often lag and memory are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
+/// What a batch weighs beside its bytes, raw and later as columns: arrays have headers and their buffers are rounded up.
+const BATCH_BYTES: usize = 4096;
+
 /// How long a task takes to let go.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
@@ -215,6 +218,10 @@ impl Loop {
         match event {
             source::Event::Assigned(assigned) => {
                 for one in assigned {
+                    // Also while draining: what an older assignment began must not be committed under this one.
+                    if let Some(stale) = self.lane_of(&one.topic_partition) {
+                        self.drop_lane(stale);
+                    }
                     if self.drain_until.is_none()
                         && let Err(error) = self.open_lane(one)
                     {
@@ -230,7 +237,7 @@ impl Loop {
                 let last = raw.offsets.last().copied().and_then(Offset::new);
                 if let (Some(lane), Some(last)) = (self.lane_of(&raw.topic_partition), last) {
                     let share = self.task.budget.share();
-                    share.resize(raw.bytes());
+                    share.resize(raw.bytes() + BATCH_BYTES);
                     let lane = self.lanes.get_mut(&lane).expect("lane_of names a lane that is there");
                     lane.ledger.received(last.next());
                     lane.queued_bytes += raw.bytes();

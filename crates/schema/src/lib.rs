@@ -44,7 +44,7 @@ pub use keys::{
     VALUE_CONVERTER, VALUE_CONVERTER_VERSION, VALUE_SCHEMA,
 };
 pub use merge::{Conflict, merge};
-pub use project::project;
+pub use project::{project, project_compatibly};
 pub use table_schema::{DEPTH_MAX, FIELDS_MAX, SchemaError, TableSchema};
 
 /// Which of a record's parts a converter reads.

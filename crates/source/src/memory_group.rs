@@ -34,6 +34,8 @@ struct LettingGo {
     member: MemberId,
     partitions: Vec<TopicPartition>,
     released: oneshot::Receiver<()>,
+    /// Of which membership: one that joined again since has nothing to let go of.
+    incarnation: u64,
 }
 
 impl MemoryLog {
@@ -96,14 +98,19 @@ impl MemoryLog {
         world.give_what_is_free(group);
         let deadline = Instant::now() + world.revoke_timeout;
         drop(world);
-        for LettingGo { member, partitions, released } in revoked {
+        for LettingGo { member, partitions, released, incarnation } in revoked {
             let (log, group) = (self.clone(), group.to_owned());
             tokio::spawn(async move {
-                if timeout_at(deadline, released).await.is_err() {
+                let is_late = timeout_at(deadline, released).await.is_err();
+                if is_late && log.lock().is_same_membership(member, incarnation) {
                     log.lock().late(&group, member);
                 }
                 log.wait_for_commits(&group, Some(member), deadline).await;
-                log.lock().let_go(&group, member, &partitions);
+                let mut world = log.lock();
+                if world.is_same_membership(member, incarnation) {
+                    world.let_go(&group, member, &partitions);
+                }
+                drop(world);
                 log.reconcile(&group);
             });
         }
@@ -130,6 +137,10 @@ impl World {
         members.copied().filter(|id| self.members.get(id).is_some_and(|member| member.is_deaf)).collect()
     }
 
+    fn is_same_membership(&self, id: MemberId, incarnation: u64) -> bool {
+        self.members.get(&id).is_some_and(|member| member.incarnation == incarnation)
+    }
+
     fn late(&mut self, group: &str, member: MemberId) {
         self.tell_observer(&Happening::Late { member });
         self.expel_if_deaf(group, member);
@@ -152,9 +163,10 @@ impl World {
     fn revoke(&mut self, id: MemberId, partitions: Vec<TopicPartition>) -> Option<LettingGo> {
         let member = self.members.get_mut(&id)?;
         let (ack, released) = Ack::new();
+        let incarnation = member.incarnation;
         member.send(Event::Revoked { partitions: partitions.clone(), lost: false, ack });
         self.tell_observer(&Happening::Revoking { member: id, partitions: partitions.clone() });
-        Some(LettingGo { member: id, partitions, released })
+        Some(LettingGo { member: id, partitions, released, incarnation })
     }
 
     fn finish_rebalance(&mut self, name: &str) {

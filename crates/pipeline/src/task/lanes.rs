@@ -84,9 +84,6 @@ impl Loop {
     }
 
     pub(super) fn open_lane(&mut self, assigned: Assigned) -> Result<(), TaskError> {
-        if let Some(stale) = self.lane_of(&assigned.topic_partition) {
-            self.drop_lane(stale);
-        }
         let replay = self.plan_of(&assigned)?;
         let Assigned { topic_partition, start, metadata, committed } = assigned;
         info!(%topic_partition, %start, committed, replay = replay.is_some(), "assigned");
