@@ -12,6 +12,7 @@ mod memory;
 mod outside;
 mod recovery;
 mod settings;
+mod stalled_group;
 mod store_faults;
 mod streams;
 mod support;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
             settings::TESTS,
             bad_input::TESTS,
             groups::TESTS,
+            stalled_group::TESTS,
             frontier::TESTS,
             recovery::TESTS,
             store_faults::TESTS,
