@@ -54,7 +54,7 @@ struct Tally {
     broker_restarts: u32,
     outages: u32,
     store_freezes: u32,
-    /// Tasks that were FAILED in the end; their work was done by others.
+    /// Tasks that were FAILED in the end, although others may have done their work.
     tasks_left_failed: usize,
 }
 
@@ -254,7 +254,11 @@ impl Stage {
             for status in worker.status(&self.connectors) {
                 self.trace.say(format!("worker {}: {status}", worker.number));
                 let tasks = status["tasks"].as_array().into_iter().flatten();
-                self.tally.tasks_left_failed += tasks.filter(|task| task["state"] == json!("FAILED")).count();
+                for task in tasks.filter(|task| task["state"] == json!("FAILED")) {
+                    self.tally.tasks_left_failed += 1;
+                    let (number, connector) = (worker.number, &status["name"]);
+                    self.failures.push(format!("worker {number} leaves a task of {connector} FAILED: {task}"));
+                }
             }
             // Not to be started again.
             worker.stop(Duration::from_secs(24 * 3600));

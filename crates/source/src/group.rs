@@ -78,22 +78,7 @@ pub fn positions(
 ) -> Result<Vec<GroupPosition>, Error> {
     let outside = Outside::new(client, subscription, timeout)?;
     let topics = outside.patiently("list the topics", |left| outside.native.topics(left))?;
-    let wanted: Box<dyn Fn(&str) -> bool> = match subscription {
-        Subscription::Topics(names) => Box::new(|topic| names.iter().any(|name| name == topic)),
-        Subscription::Regex(regex) => {
-            let whole = Regex::new(&format!("^(?:{regex})$"));
-            let whole = whole.map_err(|error| Error::Config(format!("topics.regex cannot be read: {error}")))?;
-            Box::new(move |topic| whole.is_match(topic) && !INTERNAL.contains(&topic))
-        }
-    };
-    let mut lanes: Vec<TopicPartition> = topics
-        .iter()
-        .filter(|(topic, _)| wanted(topic))
-        .flat_map(|(topic, partitions)| {
-            (0..*partitions).map(|partition| TopicPartition::new(topic.as_str(), partition))
-        })
-        .collect();
-    lanes.sort();
+    let lanes = lanes_of(subscription, &topics)?;
     if lanes.is_empty() {
         return Ok(Vec::new());
     }
@@ -113,6 +98,31 @@ pub fn positions(
         end: number(ends.end),
     });
     Ok(found.collect())
+}
+
+/// The topic-partitions that `subscription` asks for out of `topics`, which says how many partitions each has; sorted.
+/// Errors: a pattern that cannot be read.
+pub(crate) fn lanes_of(
+    subscription: &Subscription,
+    topics: &BTreeMap<String, i32>,
+) -> Result<Vec<TopicPartition>, Error> {
+    let wanted: Box<dyn Fn(&str) -> bool> = match subscription {
+        Subscription::Topics(names) => Box::new(|topic| names.iter().any(|name| name == topic)),
+        Subscription::Regex(regex) => {
+            let whole = Regex::new(&format!("^(?:{regex})$"));
+            let whole = whole.map_err(|error| Error::Config(format!("topics.regex cannot be read: {error}")))?;
+            Box::new(move |topic| whole.is_match(topic) && !INTERNAL.contains(&topic))
+        }
+    };
+    let mut lanes: Vec<TopicPartition> = topics
+        .iter()
+        .filter(|(topic, _)| wanted(topic))
+        .flat_map(|(topic, partitions)| {
+            (0..*partitions).map(|partition| TopicPartition::new(topic.as_str(), partition))
+        })
+        .collect();
+    lanes.sort();
+    Ok(lanes)
 }
 
 /// Commits `commits` for the group of `client` in one request. Works only while the group has no members.

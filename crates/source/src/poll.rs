@@ -18,6 +18,7 @@ use crate::starts::{Starts, Stopped};
 use crate::{Ack, Error, Event};
 
 mod adrift;
+mod orphans;
 
 /// How long one call collects messages: the most that a lone record waits, and a rebalance too.
 const CONSUME_WAIT: Duration = Duration::from_millis(20);
@@ -73,6 +74,9 @@ pub(crate) struct Poll {
     /// When this consumer was replaced because the group did not understand it.
     revived: Option<Instant>,
     adrift: adrift::Adrift,
+    orphans: orphans::Orphans,
+    /// When this member left KIP-848 because the group's coordinator has lost count.
+    fled: Option<Instant>,
     is_over: bool,
 }
 
@@ -96,6 +100,8 @@ impl Poll {
             unreleased_since: None,
             revived: None,
             adrift: adrift::Adrift::default(),
+            orphans: orphans::Orphans::new(Instant::now()),
+            fled: None,
             is_over: false,
         }
     }
@@ -144,6 +150,9 @@ impl Poll {
             self.on_backwards(&native, &lane, offset, start, next);
         }
         if self.moor(&native) == Flow::Renew {
+            return Flow::Renew;
+        }
+        if self.look_for_orphans(&native) == Flow::Renew {
             return Flow::Renew;
         }
         self.ask_for_classic_members(&native)
@@ -332,6 +341,7 @@ impl Poll {
         self.shared.paused().clear();
         self.collector.lanes.change(Vec::clear);
         self.adrift = adrift::Adrift::default();
+        self.orphans = orphans::Orphans::new(Instant::now());
         *self.shared.native.write().expect("no code panics while it holds this lock") = None;
         if let Some(native) = self.native.take() {
             native.close(LEAVE_TIMEOUT);
@@ -403,6 +413,12 @@ impl Poll {
             return Flow::Renew;
         }
         let group = self.shared.config.group().to_owned();
+        // Some brokers let no classic member in before the last one under KIP-848 has gone; librdkafka asks again.
+        let is_in_flight = self.fled.is_some_and(|fled| fled.elapsed() < orphans::FLIGHT_MAX);
+        if is_in_flight && code.name() == RDKafkaErrorCode::InconsistentGroupProtocol {
+            self.warn(code, format!("consumer group {group}"), reason);
+            return Flow::Continue;
+        }
         let what = if lane.is_empty() { format!("consumer group {group}") } else { lane.to_owned() };
         if let Some(error) = fatal(code, &what, reason) {
             self.fail(error);

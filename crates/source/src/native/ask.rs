@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::c_char;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
 use model::TopicPartition;
@@ -243,6 +243,26 @@ impl Native {
         }
     }
 
+    /// The topic-partitions that the coordinator gives to a member of `group`, be it that the member has them already or
+    /// shall have them; `None` when it is not a group under KIP-848, or is none at all.
+    pub(crate) fn given(&self, group: &str, timeout: Duration) -> Result<Option<BTreeSet<TopicPartition>>, Code> {
+        let name = c_text(group);
+        let mut names = [name.as_ptr()];
+        // SAFETY: the name lives until the call returns, which copies it; client, options and queue are valid; the event
+        // is.
+        unsafe {
+            self.administer(
+                c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+                None,
+                timeout,
+                |options, queue| {
+                    c::rd_kafka_DescribeConsumerGroups(self.client, names.as_mut_ptr(), names.len(), options, queue);
+                },
+                |event| read_given(event),
+            )
+        }
+    }
+
     /// The state of `group` as its coordinator tells it to the classic protocol's request, `Stable` for example; `Dead`
     /// or empty when there is no such classic group.
     pub(crate) fn group_state(&self, group: &str, timeout: Duration) -> Result<String, Code> {
@@ -258,6 +278,50 @@ impl Native {
             c::rd_kafka_group_list_destroy(groups);
             Ok(state.unwrap_or_default())
         }
+    }
+}
+
+/// # Safety
+/// `event` is a valid event.
+unsafe fn read_given(event: *mut c::rd_kafka_event_t) -> Result<Option<BTreeSet<TopicPartition>>, Code> {
+    // SAFETY: promised by the caller; the result is null for an event of another kind; its array holds `count` valid
+    // descriptions, each with as many members as it says; assignments and their lists are valid or null; all live as long
+    // as the event, and the lists are copied.
+    unsafe {
+        Code::of(c::rd_kafka_event_error(event)).result()?;
+        let result = c::rd_kafka_event_DescribeConsumerGroups_result(event);
+        if result.is_null() {
+            return Err(Code::TIMED_OUT);
+        }
+        let mut count = 0;
+        let groups = c::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+        if count == 0 {
+            return Err(Code::TIMED_OUT);
+        }
+        let group = *groups;
+        let error = c::rd_kafka_ConsumerGroupDescription_error(group);
+        if !error.is_null() {
+            Code::of(c::rd_kafka_error_code(error)).result()?;
+        }
+        let kind = c::rd_kafka_ConsumerGroupDescription_type(group);
+        if kind != c::rd_kafka_consumer_group_type_t::RD_KAFKA_CONSUMER_GROUP_TYPE_CONSUMER {
+            return Ok(None);
+        }
+        let mut given = BTreeSet::new();
+        for index in 0..c::rd_kafka_ConsumerGroupDescription_member_count(group) {
+            let member = c::rd_kafka_ConsumerGroupDescription_member(group, index);
+            let has = c::rd_kafka_MemberDescription_assignment(member);
+            let shall_have = c::rd_kafka_MemberDescription_target_assignment(member);
+            for assignment in [has, shall_have].into_iter().filter(|assignment| !assignment.is_null()) {
+                let list = c::rd_kafka_MemberAssignment_partitions(assignment);
+                if !list.is_null() {
+                    let copy = NonNull::new(c::rd_kafka_topic_partition_list_copy(list));
+                    let list = List(copy.expect("librdkafka aborts when memory is out"));
+                    given.extend(list.entries().into_iter().map(|entry| entry.topic_partition));
+                }
+            }
+        }
+        Ok(Some(given))
     }
 }
 
