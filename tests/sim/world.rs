@@ -332,8 +332,8 @@ impl World {
     /// Looks at the memory in use.
     pub(crate) fn look(&self) {
         for budget in self.0.budgets.lock().expect("no panic holds it").iter() {
-            // A batch may be on its way when the limit is met, and columns weigh more than text.
-            let most = budget.limit() + 2 * self.0.make.batch_rows * 256;
+            // Each lane may be making columns of a batch when the limit is met: they weigh more than text, and have headers.
+            let most = budget.limit() + (1 + self.lanes().len()) * (self.0.make.batch_rows * 256 + 8192);
             if budget.used() > most {
                 let what = format!("{} bytes in use of a budget of {}", budget.used(), budget.limit());
                 self.truth().accuse(Oracle::Memory, what);
