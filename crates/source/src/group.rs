@@ -11,6 +11,7 @@ use crate::code::{Code, Trouble, Verdict, fatal, trouble, verdict};
 use crate::kafka::SourceConfig;
 use crate::native::{List, Native};
 use crate::protocol::Protocol;
+use crate::topic_id::unstamped;
 use crate::{Commit, Error, Subscription};
 
 /// Pause before a broker that was not ready is asked again.
@@ -93,7 +94,7 @@ pub fn positions(
     let number = |offset: i64| Offset::new(offset).unwrap_or(Offset::ZERO);
     let found = entries.into_iter().zip(ends).map(|(entry, ends)| GroupPosition {
         topic_partition: entry.topic_partition,
-        committed: Offset::new(entry.offset).map(|offset| (offset, entry.metadata)),
+        committed: Offset::new(entry.offset).map(|offset| (offset, unstamped(&entry.metadata).0)),
         begin: number(ends.begin),
         end: number(ends.end),
     });

@@ -20,6 +20,7 @@ use crate::lost::Reset;
 use crate::native::{CommitAnswer, List, MESSAGES_AT_ONCE_MAX, Native};
 use crate::poll::Poll;
 use crate::protocol::{self, Protocol};
+use crate::topic_id::stamped;
 use crate::{Assigned, Commit, CommitError, Error, Event, Recovery, Source, pattern};
 
 /// What a [`KafkaSource`] is made from.
@@ -181,6 +182,8 @@ pub(crate) struct Shared {
     pub(crate) is_expelled: AtomicBool,
     /// It was said that the broker does not tell the ids of topics.
     pub(crate) has_warned_of_ids: AtomicBool,
+    /// The ids that topics had when their topic-partitions were assigned, as far as the broker told them.
+    topic_ids: Mutex<HashMap<TopicPartition, String>>,
     /// Where the recovery runs.
     pub(crate) runtime: Option<Handle>,
     /// Where readers came to the end of a log although more is in it that they may not see: the end as known then, and
@@ -243,6 +246,22 @@ impl Shared {
         commits.iter().map(|commit| begun(commit).cloned()).collect()
     }
 
+    /// Remembers for which topics `lanes` are committed from now on.
+    pub(crate) fn note_topic_ids(&self, lanes: &[TopicPartition], ids: &BTreeMap<String, String>) {
+        let mut known = self.topic_ids.lock().expect(NO_PANIC);
+        for lane in lanes {
+            match ids.get(&*lane.topic) {
+                Some(id) => known.insert(lane.clone(), id.clone()),
+                None => known.remove(lane),
+            };
+        }
+    }
+
+    fn with_topic_id(&self, commit: &Commit) -> String {
+        let known = self.topic_ids.lock().expect(NO_PANIC);
+        known.get(&commit.topic_partition).map_or_else(|| commit.metadata.clone(), |id| stamped(&commit.metadata, id))
+    }
+
     fn commit(&self, commits: &[Commit], under: &[Option<Arc<Lease>>]) -> Result<Vec<TopicPartition>, CommitError> {
         let mut leases = self.leases();
         if leases.unknown {
@@ -255,7 +274,8 @@ impl Shared {
         for (commit, under) in commits.iter().zip(under) {
             let held = leases.held.get(&commit.topic_partition);
             if held.zip(under.as_ref()).is_some_and(|(held, under)| Arc::ptr_eq(held, under)) {
-                list.add(&commit.topic_partition, commit.offset.get(), &commit.metadata);
+                let metadata = self.with_topic_id(commit);
+                list.add(&commit.topic_partition, commit.offset.get(), &metadata);
             } else {
                 left_out.push(commit.topic_partition.clone());
             }
@@ -336,6 +356,7 @@ impl KafkaSource {
             native: RwLock::new(Some(Arc::clone(&native))),
             is_expelled: AtomicBool::new(false),
             has_warned_of_ids: AtomicBool::new(false),
+            topic_ids: Mutex::default(),
             runtime,
             visible_ends: Mutex::default(),
             commands: Mutex::default(),

@@ -34,6 +34,7 @@ mod poll;
 pub mod properties;
 mod protocol;
 mod starts;
+mod topic_id;
 
 pub use embedded::{EmbeddedBroker, EmbeddedError, KEPT_BYTES_MAX, KEPT_RECORDS_MAX, Producer};
 pub use kafka::{KafkaSource, SourceConfig, cluster_id};

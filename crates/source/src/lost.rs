@@ -57,13 +57,28 @@ pub(crate) struct Lost {
     pub(crate) at: Offset,
     pub(crate) known: Known,
     pub(crate) ends: Ends,
+    /// The id of the topic that the offset was committed for, and the id that the topic of this name has now: whatever
+    /// the log holds, it is another one.
+    pub(crate) topics: Option<(String, String)>,
 }
 
 impl Lost {
     /// `None` when reading can go on at `at`: it is in the log or right at its end.
     pub(crate) fn new(lane: &TopicPartition, at: Offset, known: Known, ends: Ends) -> Option<Lost> {
         let is_held = (ends.begin..=ends.end).contains(&at.get());
-        (!is_held).then(|| Lost { lane: lane.clone(), at, known, ends })
+        (!is_held).then(|| Lost { lane: lane.clone(), at, known, ends, topics: None })
+    }
+
+    /// The offset belongs to the first of these topics, the log to the second.
+    pub(crate) fn with_topic(
+        lane: &TopicPartition,
+        at: Offset,
+        known: Known,
+        ends: Option<Ends>,
+        topics: (String, String),
+    ) -> Lost {
+        let ends = ends.unwrap_or(Ends { begin: 0, end: 0 });
+        Lost { lane: lane.clone(), at, known, ends, topics: Some(topics) }
     }
 
     /// Whether the log begins after the offset; else it ends before it.
@@ -77,7 +92,9 @@ impl Lost {
     }
 
     fn cause(&self) -> &'static str {
-        if self.is_below() {
+        if self.topics.is_some() {
+            "the topic was deleted and created again while a task still committed for the deleted one"
+        } else if self.is_below() {
             "retention deleted them before they were read"
         } else {
             "the topic was deleted and created again, or its log was cut"
@@ -128,6 +145,14 @@ impl fmt::Display for Lost {
             Known::Recovered => "the end of the newest object, offset",
             Known::Read => "the next offset to read,",
         };
+        if let Some((then, now)) = &self.topics {
+            let Lost { lane, at, .. } = self;
+            return write!(
+                f,
+                "{lane} cannot be read from {known} {at}: that was committed for the topic with the id {then}, and the topic \
+                 of this name has the id {now} now"
+            );
+        }
         write!(f, "{} cannot be read from {known} {}: its log holds [{begin}, {end}), ", self.lane, self.at)?;
         if self.is_below() {
             write!(f, "{} offsets are missing", self.missing())
@@ -187,6 +212,15 @@ mod tests {
         let past = lost(40, 6, 9).unwrap().error("g", DataLoss::Continue, "").to_string();
         assert!(past.contains("ends 31 offsets before it") && past.contains("created again"), "{past}");
         assert!(past.contains("auto.offset.reset=none"), "{past}");
+    }
+
+    #[test]
+    fn an_offset_of_a_deleted_topic_is_lost_wherever_it_lies() {
+        let ids = ("old".to_owned(), "new".to_owned());
+        let lost = Lost::with_topic(&TopicPartition::new("t", 3), at(4), Known::Committed, None, ids);
+        let text = lost.error("g", DataLoss::Fail, "").to_string();
+        let parts = ["t-3", "offset 4", "id old", "id new now", "still committed", "on.data.loss=continue"];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::keys::DataLoss;
 use crate::lost::{Known, Lost, Reset};
 use crate::native::{Ends, List, Native, Point};
 use crate::park::wait;
+use crate::topic_id::unstamped;
 use crate::{Assigned, Error, Recovered};
 
 /// Time for one request to the broker inside a rebalance, and the pause before it is tried again.
@@ -67,6 +68,9 @@ pub(crate) struct Starts<'a> {
 struct Candidate {
     lane: TopicPartition,
     known: Option<(Offset, String, Known)>,
+    /// The id of the topic that its offset was committed for, and the id that the topic with its name has now, when they
+    /// differ.
+    other_topic: Option<(String, String)>,
 }
 
 impl Starts<'_> {
@@ -81,13 +85,17 @@ impl Starts<'_> {
         let mut assigned = Vec::with_capacity(lanes.len());
         let (mut adrift, mut lost_ones) = (Vec::new(), HashMap::new());
         for (index, (candidate, log)) in candidates.into_iter().zip(&logs).enumerate() {
-            let Candidate { lane: topic_partition, known } = candidate;
+            let Candidate { lane: topic_partition, known, other_topic } = candidate;
             let mut one = Assigned { topic_partition, start: Offset::ZERO, metadata: String::new(), committed: false };
             match known {
                 None => adrift.push(index),
                 Some((at, metadata, known)) => {
                     // A log that cannot be looked at now is read from there: if it is lost, that is heard then.
-                    match log.ends().and_then(|ends| Lost::new(&one.topic_partition, at, known, ends)) {
+                    let lost = match other_topic {
+                        Some(ids) => Some(Lost::with_topic(&one.topic_partition, at, known, log.ends(), ids)),
+                        None => log.ends().and_then(|ends| Lost::new(&one.topic_partition, at, known, ends)),
+                    };
+                    match lost {
                         None => (one.start, one.metadata, one.committed) = (at, metadata, known == Known::Committed),
                         Some(lost) => {
                             self.may_lose(&lost, &metadata)?;
@@ -130,22 +138,32 @@ impl Starts<'_> {
                 None => Ok(entries),
             }
         })?;
+        let lanes: Vec<TopicPartition> = entries.iter().map(|entry| entry.topic_partition.clone()).collect();
         let unknown = entries.iter().filter(|entry| entry.offset < 0).map(|entry| entry.topic_partition.clone());
-        let mut recovered = self.recover(&unknown.collect::<Vec<_>>())?;
+        let unknown: Vec<TopicPartition> = unknown.collect();
+        let topic_ids = self.topic_ids(&lanes, !unknown.is_empty() && self.shared.config.recovery.is_some())?;
+        self.shared.note_topic_ids(&lanes, &topic_ids);
+        let mut recovered = self.recover(&unknown, &topic_ids)?;
         let candidates = entries.into_iter().map(|entry| {
             let lane = entry.topic_partition;
+            let (metadata, written_for) = unstamped(&entry.metadata);
+            let other_topic = written_for.zip(topic_ids.get(&*lane.topic).cloned()).filter(|(then, now)| then != now);
             let known = match (Offset::new(entry.offset), recovered.remove(&lane)) {
-                (Some(offset), _) => Some((offset, entry.metadata, Known::Committed)),
+                (Some(offset), _) => Some((offset, metadata, Known::Committed)),
                 (None, Some(found)) => Some((found.start, found.metadata, Known::Recovered)),
                 (None, None) => None,
             };
-            Candidate { lane, known }
+            Candidate { lane, known, other_topic }
         });
         Ok(candidates.collect())
     }
 
     /// Asks the recovery, which looks into the store.
-    fn recover(&self, lanes: &[TopicPartition]) -> Result<HashMap<TopicPartition, Recovered>, Stopped> {
+    fn recover(
+        &self,
+        lanes: &[TopicPartition],
+        topic_ids: &BTreeMap<String, String>,
+    ) -> Result<HashMap<TopicPartition, Recovered>, Stopped> {
         let (Some(recovery), Some(runtime)) = (&self.shared.config.recovery, &self.shared.runtime) else {
             return Ok(HashMap::new());
         };
@@ -153,14 +171,13 @@ impl Starts<'_> {
             return Ok(HashMap::new());
         }
         let group = self.shared.config.group();
-        let topic_ids = self.topic_ids(lanes)?;
         let _entered = runtime.enter();
         let stop = || {
             self.native.still_here();
             self.shared.has_command()
         };
         let timeout = self.shared.config.within_poll_interval(self.shared.config.recovery_timeout);
-        let found = match wait(recovery.recover(lanes, &topic_ids), timeout, stop) {
+        let found = match wait(recovery.recover(lanes, topic_ids), timeout, stop) {
             Some(Ok(found)) => found,
             Some(Err(error)) => return Err(Stopped::Failed(error)),
             None if self.shared.has_command() => return Err(Stopped::Command),
@@ -179,8 +196,13 @@ impl Starts<'_> {
         Ok(found.into_iter().map(|one| (one.topic_partition.clone(), one)).collect())
     }
 
-    /// The ids of the topics of `lanes`, as far as the broker tells them: an old one has none.
-    fn topic_ids(&self, lanes: &[TopicPartition]) -> Result<BTreeMap<String, String>, Stopped> {
+    /// The ids of the topics of `lanes`, as far as the broker tells them: an old one has none. Without an answer there
+    /// are none either, unless they are `needed`.
+    pub(crate) fn topic_ids(
+        &self,
+        lanes: &[TopicPartition],
+        needed: bool,
+    ) -> Result<BTreeMap<String, String>, Stopped> {
         let topics: BTreeSet<String> = lanes.iter().map(|lane| lane.topic.to_string()).collect();
         // Not every broker may have heard of a topic that is assigned already.
         let patience = Instant::now() + TOGETHER_PATIENCE;
@@ -188,6 +210,7 @@ impl Starts<'_> {
             match self.native.topic_ids(&topics, REQUEST_TIMEOUT) {
                 Ok((_, Some(code))) if !is_refused(code) && Instant::now() < patience => Err(code),
                 Err(code) if is_refused(code) => Ok((BTreeMap::new(), Some(code))),
+                Err(code) if !needed && Instant::now() >= patience => Ok((BTreeMap::new(), Some(code))),
                 answer => answer,
             }
         })?;

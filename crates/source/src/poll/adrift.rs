@@ -139,6 +139,10 @@ impl Poll {
             all.extend(back.iter().map(|one| Lane::new(one.topic_partition.clone(), one.start)));
         });
         if !back.is_empty() {
+            // Another log is another topic's, most likely.
+            let lanes: Vec<TopicPartition> = gone.into_iter().collect();
+            let ids = (Starts { native, shared: &self.shared }).topic_ids(&lanes, false).unwrap_or_default();
+            self.shared.note_topic_ids(&lanes, &ids);
             self.shared.hand_out(back);
         }
         self.restart(native, &moved);
