@@ -216,10 +216,9 @@ mod tests {
 
     #[test]
     fn other_values_are_refused_in_upstream_s_words() {
-        for (values, name) in [
-            (Values::Typed(nested_rows(0, 1)), "STRUCT"),
-            (whole(Arc::new(Int64Array::from(vec![1]))), "INT64"),
-        ] {
+        for (values, name) in
+            [(Values::Typed(nested_rows(0, 1)), "STRUCT"), (whole(Arc::new(Int64Array::from(vec![1]))), "INT64")]
+        {
             let Values::Typed(rows) = &values else { unreachable!() };
             let schema = Arc::new(arrow::datatypes::Schema::new(rows.fields().clone()));
             let Err(error) = bytes(&[]).open(&schema, None, &FileFooter::default()) else { panic!("{name}") };
@@ -238,9 +237,7 @@ mod tests {
                 whole(Arc::new(StringArray::from_iter_values((from..from + count).map(|n| n.to_string()))))
             },
             noise: |from, count| whole(Arc::clone(noisy_rows(from, count, 1_024).column(0))),
-            numbers: |file| {
-                std::str::from_utf8(&file).unwrap().lines().map(|line| line.parse().unwrap()).collect()
-            },
+            numbers: |file| std::str::from_utf8(&file).unwrap().lines().map(|line| line.parse().unwrap()).collect(),
             content: |file| file.to_vec(),
         };
         for (store, _directory) in stores() {

@@ -62,7 +62,7 @@ pub static FORMATS: &[Plugin<BuildFormat>] = &[
 ];
 
 fn unsupported(name: &str) -> Invalid {
-    let why = format!("Format {name} is not supported yet by this version; use parquet");
+    let why = format!("Format {name} is not supported yet by this version; use parquet or json");
     Invalid::value(&FORMAT_CLASS, name, why)
 }
 
@@ -228,17 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn a_format_is_chosen_by_short_or_class_name_and_the_others_are_refused_by_name() {
+    fn a_format_is_chosen_by_short_or_class_name_and_an_unknown_one_is_refused() {
         for name in ["parquet", "io.confluent.connect.s3.format.parquet.ParquetFormat", "ParquetFormat"] {
             assert_eq!(format(&settings(name)).unwrap().extension(), ".snappy.parquet", "{name}");
             assert!(check(&settings(name)).is_empty());
         }
-        for name in ["avro", "bytes"] {
+        for (name, extension) in
+            [("io.confluent.connect.s3.format.json.JsonFormat", ".json"), ("ByteArrayFormat", ".bin")]
+        {
             assert!(settings(name).problem(&FORMAT_CLASS).is_none());
-            let problems = check(&settings(name));
-            assert!(problems[0].message.contains("is not supported yet by this version"), "{problems:?}");
-            assert!(format(&settings(name)).is_err());
+            assert_eq!(format(&settings(name)).unwrap().extension(), extension);
         }
+        assert!(check(&settings("avro"))[0].message.contains("is not supported yet by this version"));
+        assert!(format(&settings("avro")).is_err());
         assert_eq!(
             settings("csv").problem(&FORMAT_CLASS).unwrap().message,
             "Invalid value csv for configuration format.class: Class csv could not be found. Expected one of: parquet, avro, json, bytes"

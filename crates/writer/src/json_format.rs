@@ -272,7 +272,7 @@ mod tests {
         let nested = text(&encoded(json(&[]).as_ref(), &[Values::Typed(nested_rows(10, 2))]));
         assert_eq!(
             nested,
-            "{\"id\":10,\"text\":null,\"flag\":true,\"time\":1700000000010,\"outputs\":{\"label\":\"spam\",\"scores\":[null,11.125]}}\n\
+            "{\"id\":10,\"text\":null,\"flag\":true,\"time\":1700000000010,\"outputs\":{\"label\":\"spam\",\"scores\":[null,10.125]}}\n\
              {\"id\":11,\"text\":\"käfer 11\",\"flag\":false,\"time\":1700000000011,\"outputs\":null}\n"
         );
     }
