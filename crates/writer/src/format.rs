@@ -12,7 +12,7 @@ use model::{
 use object_store::{Attribute, Attributes};
 
 use crate::label::LabelRead;
-use crate::{bytes_format, compression, json_format, parquet_format};
+use crate::{avro_format, bytes_format, compression, json_format, parquet_format};
 
 /// How the values of records are stored.
 pub const FORMAT_CLASS: Key =
@@ -40,10 +40,10 @@ pub static FORMATS: &[Plugin<BuildFormat>] = &[
     },
     Plugin {
         names: &["avro", "io.confluent.connect.s3.format.avro.AvroFormat"],
-        doc: "Avro object container files. Not supported yet by this version.",
-        keys: &[],
-        check: |_| vec![unsupported("avro")],
-        build: |_| Err(unsupported("avro")),
+        doc: "Avro object container files with the schema that Kafka Connect's AvroData makes.",
+        keys: &[avro_format::KEYS],
+        check: |_| Vec::new(),
+        build: avro_format::build,
     },
     Plugin {
         names: &["json", "io.confluent.connect.s3.format.json.JsonFormat"],
@@ -60,11 +60,6 @@ pub static FORMATS: &[Plugin<BuildFormat>] = &[
         build: bytes_format::build,
     },
 ];
-
-fn unsupported(name: &str) -> Invalid {
-    let why = format!("Format {name} is not supported yet by this version; use parquet or json");
-    Invalid::value(&FORMAT_CLASS, name, why)
-}
 
 fn not_found(unknown: &UnknownPlugin) -> String {
     format!("Class {} could not be found. Expected one of: {}", unknown.name, unknown.known.join(", "))
@@ -233,14 +228,14 @@ mod tests {
             assert_eq!(format(&settings(name)).unwrap().extension(), ".snappy.parquet", "{name}");
             assert!(check(&settings(name)).is_empty());
         }
-        for (name, extension) in
-            [("io.confluent.connect.s3.format.json.JsonFormat", ".json"), ("ByteArrayFormat", ".bin")]
-        {
+        for (name, extension) in [
+            ("avro", ".avro"),
+            ("io.confluent.connect.s3.format.json.JsonFormat", ".json"),
+            ("ByteArrayFormat", ".bin"),
+        ] {
             assert!(settings(name).problem(&FORMAT_CLASS).is_none());
             assert_eq!(format(&settings(name)).unwrap().extension(), extension);
         }
-        assert!(check(&settings("avro"))[0].message.contains("is not supported yet by this version"));
-        assert!(format(&settings("avro")).is_err());
         assert_eq!(
             settings("csv").problem(&FORMAT_CLASS).unwrap().message,
             "Invalid value csv for configuration format.class: Class csv could not be found. Expected one of: parquet, avro, json, bytes"

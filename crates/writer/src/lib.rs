@@ -16,6 +16,8 @@
 //! Each object carries a [`Label`]: whose rows it holds, and the plan of its whole cut. So the store alone tells where a
 //! topic-partition ends ([`newest::newest_cuts`]) and whether an object that is in the way is ours.
 
+mod avro_format;
+mod avro_schema;
 mod bytes_format;
 mod compression;
 pub mod conformance;
@@ -40,6 +42,7 @@ mod s3_requests;
 mod store;
 mod upload;
 
+pub use avro_format::{AVRO_CODEC, AvroFormat, CONNECT_META_DATA};
 pub use bytes_format::{BytesFormat, FORMAT_BYTEARRAY_EXTENSION, FORMAT_BYTEARRAY_SEPARATOR};
 pub use compression::{S3_COMPRESSION_LEVEL, S3_COMPRESSION_TYPE};
 pub use credentials::Environment;

@@ -160,24 +160,12 @@ const ENHANCED_AVRO_SCHEMA_SUPPORT: Key =
         .not_yet("Connect's Avro properties in files")
         .group("Connector", 6)
         .shown(Width::Short, "Enhanced Avro Support");
-const CONNECT_META_DATA: Key =
-    Key::new("connect.meta.data", Kind::Boolean, "Whether Connect's properties are written into the schema of files.")
-        .default("true")
-        .not_yet("Connect's Avro properties in files")
-        .group("Connector", 7)
-        .shown(Width::Short, "Connect Metadata");
 const ALLOW_OPTIONAL_MAP_KEYS: Key =
     Key::new("allow.optional.map.keys", Kind::Boolean, "Whether a map with optional keys stays a map.")
         .default("false")
         .not_yet("Connect's Avro properties in files")
         .group("Connector", 12)
         .shown(Width::Short, "Allow Optional Map Keys");
-const AVRO_CODEC: Key = Key::new("avro.codec", Kind::String, "Compression of Avro files.")
-    .default("null")
-    .check(Check::OneOf(&["null", "deflate", "snappy", "bzip2"]))
-    .not_yet("Avro files")
-    .group("Connector", 11)
-    .shown(Width::Medium, "Avro Compression Codec");
 const SHUTDOWN_TIMEOUT_MS: Key =
     Key::new("shutdown.timeout.ms", Kind::Long, "Milliseconds a task of other sinks may take to stop.")
         .default("3000")
@@ -210,9 +198,7 @@ pub(crate) const KEYS: &[Key] = &[
     S3_ELASTIC_BUFFER_INIT_CAPACITY,
     SCHEMAS_CACHE_CONFIG,
     ENHANCED_AVRO_SCHEMA_SUPPORT,
-    CONNECT_META_DATA,
     ALLOW_OPTIONAL_MAP_KEYS,
-    AVRO_CODEC,
     SHUTDOWN_TIMEOUT_MS,
 ];
 
