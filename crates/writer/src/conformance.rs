@@ -18,7 +18,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::cut::OpenCut;
 use crate::error::{Error, PublishError};
 use crate::file_context::{FileContext, FileLimits};
-use crate::format::{FileFooter, Format, Mark};
+use crate::format::{FileFooter, Format, LabelPlace, Mark};
 use crate::layout::Layout;
 use crate::newest::newest_cuts;
 use crate::parquet_format::ParquetFormat;
@@ -79,7 +79,12 @@ pub fn noisy_rows(from: i64, count: i64, bytes: usize) -> StructArray {
 
 /// The records of `topic_partition` from offset `from` whose values are `rows`.
 pub fn batch(topic_partition: &TopicPartition, from: i64, rows: StructArray) -> Batch {
-    let count = rows.len();
+    batch_of(topic_partition, from, Values::Typed(rows))
+}
+
+/// The records of `topic_partition` from offset `from` with these values.
+pub fn batch_of(topic_partition: &TopicPartition, from: i64, values: Values) -> Batch {
+    let count = values.len();
     Batch {
         topic_partition: topic_partition.clone(),
         offsets: (from..).take(count).collect::<ScalarBuffer<i64>>(),
@@ -90,7 +95,7 @@ pub fn batch(topic_partition: &TopicPartition, from: i64, rows: StructArray) -> 
         topics: None,
         input_bytes: (0..count).map(|_| 100u32).collect::<ScalarBuffer<u32>>(),
         schema: None,
-        values: Values::Typed(rows),
+        values,
     }
 }
 
@@ -102,15 +107,53 @@ pub fn read_parquet(file: Bytes) -> StructArray {
     concat_batches(&schema, &batches).expect("one schema").into()
 }
 
+/// A format, and rows that it can write.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The format.
+    pub format: Arc<dyn Format>,
+    /// So many small rows from a number on.
+    pub rows: fn(i64, i64) -> Values,
+    /// So many rows of a KiB and more, from a number on, that no codec makes smaller.
+    pub noise: fn(i64, i64) -> Values,
+    /// The numbers of the rows in a file of the small ones.
+    pub numbers: fn(Bytes) -> Vec<i64>,
+    /// A text of what is in a file, without what the format adds: equal for equal rows.
+    pub content: fn(Bytes) -> Vec<u8>,
+}
+
+/// Rows in Parquet.
+pub fn parquet_sample() -> Sample {
+    Sample {
+        format: Arc::new(ParquetFormat::new("snappy").expect("a codec")),
+        rows: |from, count| Values::Typed(nested_rows(from, count)),
+        noise: |from, count| Values::Typed(noisy_rows(from, count, 1_024)),
+        numbers: |file| {
+            let rows = read_parquet(file);
+            rows.column(0).as_any().downcast_ref::<Int64Array>().expect("numbers").values().to_vec()
+        },
+        content: |file| {
+            let rows = read_parquet(file);
+            let column = rows.column(0).as_any().downcast_ref::<BinaryArray>().expect("bytes");
+            column.iter().flatten().flatten().copied().collect()
+        },
+    }
+}
+
 /// A context that writes Parquet below `prefix` of `store`, with the smallest parts that S3 takes.
 pub fn context(store: &Store, prefix: &str) -> Arc<FileContext> {
-    let prefix = prefix.to_owned();
+    context_of(store, prefix, &parquet_sample().format)
+}
+
+/// A context that writes `format` below `prefix` of `store`, with the smallest parts that S3 takes.
+pub fn context_of(store: &Store, prefix: &str, format: &Arc<dyn Format>) -> Arc<FileContext> {
+    let (prefix, extension) = (prefix.to_owned(), format.extension().to_owned());
     Arc::new(FileContext {
         store: store.clone(),
-        format: Arc::new(ParquetFormat::new("snappy").expect("a codec")),
+        format: Arc::clone(format),
         object_key: Arc::new(move |topic_partition, path, first| {
             let TopicPartition { topic, partition } = topic_partition;
-            format!("{prefix}/{topic}/{path}/{topic}+{partition}+{:010}.snappy.parquet", first.get())
+            format!("{prefix}/{topic}/{path}/{topic}+{partition}+{:010}{extension}", first.get())
         }),
         limits: FileLimits {
             part_bytes: PART_BYTES,
@@ -139,7 +182,7 @@ pub fn format(format: &dyn Format, read: &dyn Fn(Bytes) -> StructArray) {
         FileFooter { entries: vec![("sluice.nonce", Nonce(5).to_string()), ("sluice.rows", "3000".to_owned())] };
     let typed = |from, count| Values::Typed(whole.slice(from, count));
 
-    let mut encoder = format.open(&schema, &footer).expect("an encoder");
+    let mut encoder = format.open(&schema, None, &footer).expect("an encoder");
     let mut file = Vec::new();
     for group in [vec![typed(0, 1), typed(1, 1_999)], vec![typed(2_000, 1_000)]] {
         encoder.write(&group).expect("rows");
@@ -150,13 +193,13 @@ pub fn format(format: &dyn Format, read: &dyn Fn(Bytes) -> StructArray) {
     assert_eq!(format.mark_of(&file), Some(Mark { nonce: Nonce(5), end: None, rows: Some(3_000) }));
     assert_eq!(read(file), whole, "nested values, lists and nulls come back as they went in");
 
-    let mut encoder = format.open(&schema, &footer).expect("an encoder");
+    let mut encoder = format.open(&schema, None, &footer).expect("an encoder");
     let empty = encoder.finish(&footer).expect("an end");
     assert_eq!(read(empty).len(), 0, "a file without rows is a whole file");
 
     let nulls = NullBuffer::from_iter((0..3_000).map(|n| n != 7));
     let tombstone = StructArray::new(whole.fields().clone(), whole.columns().to_vec(), Some(nulls));
-    let mut encoder = format.open(&schema, &footer).expect("an encoder");
+    let mut encoder = format.open(&schema, None, &footer).expect("an encoder");
     assert!(encoder.write(&[Values::Typed(tombstone)]).is_err(), "a row without a value is an error");
 }
 
@@ -190,26 +233,41 @@ pub async fn store(store: &Store) {
 
 /// A committer whose objects land in `store` below `prefix`, which must be empty.
 pub async fn committer(committer: &dyn Committer, store: &Store, prefix: &str) {
-    small_files(committer, store, &format!("{prefix}/small")).await;
-    large_file(committer, store, &format!("{prefix}/large")).await;
-    nothing_published(store, &format!("{prefix}/dropped")).await;
+    committer_of(&parquet_sample(), committer, store, prefix).await;
 }
 
-async fn small_cut(store: &Store, prefix: &str, nonce: u64) -> Vec<FinishedFile> {
+/// As [`committer`], with files of any format.
+pub async fn committer_of(sample: &Sample, committer: &dyn Committer, store: &Store, prefix: &str) {
+    small_files(sample, committer, store, &format!("{prefix}/small")).await;
+    large_file(sample, committer, store, &format!("{prefix}/large")).await;
+    nothing_published(sample, store, &format!("{prefix}/dropped")).await;
+}
+
+async fn small_cut(sample: &Sample, store: &Store, prefix: &str, nonce: u64) -> Vec<FinishedFile> {
     let topic_partition = TopicPartition::new("orders", 3);
-    let mut cut = OpenCut::new(context(store, prefix), topic_partition.clone(), Nonce(nonce));
+    let context = context_of(store, prefix, &sample.format);
+    let mut cut = OpenCut::new(context, topic_partition.clone(), Nonce(nonce));
+    // Where only bytes tell files apart, another cut is one with other rows.
+    let other = if says_whose(sample, store) { 0 } else { i64::try_from(nonce).unwrap_or(0) };
     for (path, from, count) in [("p=1", 10, 2), ("p=2", 12, 1), ("p=1", 13, 4)] {
-        cut.append(&batch(&topic_partition, from, nested_rows(from, count)), &path.into()).expect("rows");
+        cut.append(&batch_of(&topic_partition, from, (sample.rows)(from + other - other.min(1), count)), &path.into())
+            .expect("rows");
     }
     finish(cut, 10, 17).await.expect("files")
 }
 
-async fn small_files(committer: &dyn Committer, store: &Store, prefix: &str) {
+/// Whether objects say whose they are, in themselves or in their user metadata.
+fn says_whose(sample: &Sample, store: &Store) -> bool {
+    store.abilities().metadata || sample.format.label_place() != LabelPlace::Nowhere
+}
+
+async fn small_files(sample: &Sample, committer: &dyn Committer, store: &Store, prefix: &str) {
+    let extension = sample.format.extension();
     let keys = [
-        format!("{prefix}/orders/p=1/orders+3+0000000010.snappy.parquet"),
-        format!("{prefix}/orders/p=2/orders+3+0000000012.snappy.parquet"),
+        format!("{prefix}/orders/p=1/orders+3+0000000010{extension}"),
+        format!("{prefix}/orders/p=2/orders+3+0000000012{extension}"),
     ];
-    let files = small_cut(store, prefix, 1).await;
+    let files = small_cut(sample, store, prefix, 1).await;
     assert_eq!(
         files.iter().map(|file| (file.key.clone(), file.rows)).collect::<Vec<_>>(),
         [(keys[0].clone(), 6), (keys[1].clone(), 1)]
@@ -221,57 +279,72 @@ async fn small_files(committer: &dyn Committer, store: &Store, prefix: &str) {
     assert_eq!(store.list(prefix).await.expect("an answer"), keys, "each object appears once");
     let first = store.read(&keys[0]).await.expect("an answer").expect("an object");
     assert_eq!(first.len() as u64, published[0].bytes);
-    let ids = read_parquet(first.clone()).column(0).as_any().downcast_ref::<Int64Array>().expect("numbers").clone();
-    assert_eq!(ids.values().as_ref(), [10, 11, 13, 14, 15, 16], "rows keep their order");
+    assert_eq!((sample.numbers)(first.clone()), [10, 11, 13, 14, 15, 16], "rows keep their order");
 
-    let again = committer.publish(small_cut(store, prefix, 1).await).await.expect("published again");
+    let again = committer.publish(small_cut(sample, store, prefix, 1).await).await.expect("published again");
     assert!(again.iter().all(|file| file.already_there), "the same cut again is a success");
     assert_eq!(store.list(prefix).await.expect("an answer"), keys);
 
-    let error = committer.publish(small_cut(store, prefix, 2).await).await.expect_err("another cut of that name");
+    let error = committer.publish(small_cut(sample, store, prefix, 2).await).await.expect_err("another cut");
     assert!(matches!(error, PublishError::Conflict { .. }), "{error}");
     let text = error.to_string();
-    assert!(
-        text.contains("0000000000000001") && text.contains("0000000000000002") && text.contains("orders+3"),
-        "{text}"
-    );
+    let held = if says_whose(sample, store) { "0000000000000001" } else { "do not say whose they are" };
+    assert!(text.contains(held) && text.contains("0000000000000002") && text.contains("orders+3"), "{text}");
     assert_eq!(store.read(&keys[0]).await.expect("an answer"), Some(first), "nothing is overwritten");
 }
 
-async fn large_cut(store: &Store, prefix: &str, nonce: u64) -> Vec<FinishedFile> {
+async fn large_cut(sample: &Sample, store: &Store, prefix: &str, nonce: u64) -> Vec<FinishedFile> {
     let topic_partition = TopicPartition::new("noise", 0);
-    let mut cut = OpenCut::new(context(store, prefix), topic_partition.clone(), Nonce(nonce));
+    let context = context_of(store, prefix, &sample.format);
+    let mut cut = OpenCut::new(context, topic_partition.clone(), Nonce(nonce));
+    let other = if says_whose(sample, store) { 0 } else { i64::try_from(nonce).unwrap_or(0) - 1 };
     for from in (0..12_000).step_by(1_000) {
-        cut.append(&batch(&topic_partition, from, noisy_rows(from, 1_000, 1_024)), &"all".into()).expect("rows");
+        let values = (sample.noise)(from + other, 1_000);
+        cut.append(&batch_of(&topic_partition, from, values), &"all".into()).expect("rows");
         cut.spill(usize::MAX).await.expect("parts");
     }
     finish(cut, 0, 12_000).await.expect("files")
 }
 
-async fn large_file(committer: &dyn Committer, store: &Store, prefix: &str) {
-    let files = large_cut(store, prefix, 1).await;
+async fn large_file(sample: &Sample, committer: &dyn Committer, store: &Store, prefix: &str) {
+    let files = large_cut(sample, store, prefix, 1).await;
     assert!(files.len() == 1 && files[0].is_multipart() && files[0].bytes > 2 * PART_BYTES as u64);
     let key = files[0].key.clone();
     assert!(store.list(prefix).await.expect("an answer").is_empty(), "no part is visible before it is published");
     let published = committer.publish(files).await.expect("published");
     let object = store.read(&key).await.expect("an answer").expect("an object");
     assert_eq!(object.len() as u64, published[0].bytes);
-    assert_eq!(read_parquet(object.clone()).slice(0, 1_000), noisy_rows(0, 1_000, 1_024));
+    let values: Vec<Values> = (0..12_000).step_by(1_000).map(|from| (sample.noise)(from, 1_000)).collect();
+    let whole = encoded(sample.format.as_ref(), &values);
+    assert!((sample.content)(object.clone()) == (sample.content)(whole), "all rows, in their order");
 
-    let again = committer.publish(large_cut(store, prefix, 1).await).await.expect("published again");
+    let again = committer.publish(large_cut(sample, store, prefix, 1).await).await.expect("published again");
     assert!(again[0].already_there);
-    let error = committer.publish(large_cut(store, prefix, 2).await).await.expect_err("another cut of that name");
+    let error = committer.publish(large_cut(sample, store, prefix, 2).await).await.expect_err("another cut");
     assert!(matches!(error, PublishError::Conflict { .. }), "{error}");
     assert_eq!(store.list(prefix).await.expect("an answer"), std::slice::from_ref(&key));
     assert_eq!(store.read(&key).await.expect("an answer"), Some(object), "nothing is overwritten");
 }
 
-async fn nothing_published(store: &Store, prefix: &str) {
-    FinishedFile::discard(small_cut(store, prefix, 1).await).await;
-    FinishedFile::discard(large_cut(store, prefix, 1).await).await;
+/// A file of `values`, which are of one form, written at once.
+pub fn encoded(format: &dyn Format, values: &[Values]) -> Bytes {
+    let schema = match values.first() {
+        Some(Values::Typed(rows)) => Schema::new(rows.fields().clone()),
+        Some(Values::Schemaless(_)) | None => Schema::empty(),
+    };
+    let footer = FileFooter { entries: vec![("sluice.nonce", Nonce(5).to_string())] };
+    let mut encoder = format.open(&Arc::new(schema), None, &footer).expect("an encoder");
+    encoder.write(values).expect("rows");
+    encoder.finish(&footer).expect("an end")
+}
+
+async fn nothing_published(sample: &Sample, store: &Store, prefix: &str) {
+    FinishedFile::discard(small_cut(sample, store, prefix, 1).await).await;
+    FinishedFile::discard(large_cut(sample, store, prefix, 1).await).await;
     let topic_partition = TopicPartition::new("noise", 0);
-    let mut cut = OpenCut::new(context(store, prefix), topic_partition.clone(), Nonce(1));
-    cut.append(&batch(&topic_partition, 0, noisy_rows(0, 8_000, 1_024)), &"all".into()).expect("rows");
+    let context = context_of(store, prefix, &sample.format);
+    let mut cut = OpenCut::new(context, topic_partition.clone(), Nonce(1));
+    cut.append(&batch_of(&topic_partition, 0, (sample.noise)(0, 8_000)), &"all".into()).expect("rows");
     cut.spill(0).await.expect("parts");
     assert!(cut.encoded_anything());
     cut.abort().await;
@@ -284,10 +357,10 @@ pub async fn newest(store: &Store, prefix: &str) {
     let format = ParquetFormat::new("snappy").expect("a codec");
     let lanes = [TopicPartition::new("orders", 3), TopicPartition::new("noise", 0), TopicPartition::new("none", 0)];
     let committer = ObjectCommitter::new(store.clone(), OnExisting::Fail);
-    let mut small = small_cut(store, prefix, 1).await;
+    let mut small = small_cut(&parquet_sample(), store, prefix, 1).await;
     let second = small.split_off(1);
     committer.publish(second).await.expect("published");
-    committer.publish(large_cut(store, prefix, 2).await).await.expect("published");
+    committer.publish(large_cut(&parquet_sample(), store, prefix, 2).await).await.expect("published");
     for orders_are_whole in [false, true] {
         let found = newest_cuts(store, &layout, &format, &lanes).await.expect("an answer");
         let found: Vec<_> =
@@ -305,8 +378,8 @@ fn layout_below(prefix: &str) -> Layout {
 /// Two uploads of one name of which the second is completed without a look: whether the store itself refuses that, so that
 /// nothing is replaced. `prefix` must be empty.
 pub async fn refuses_to_replace_by_completion(store: &Store, prefix: &str) -> bool {
-    let first = large_cut(store, prefix, 1).await;
-    let mut second = large_cut(store, prefix, 2).await;
+    let first = large_cut(&parquet_sample(), store, prefix, 1).await;
+    let mut second = large_cut(&parquet_sample(), store, prefix, 2).await;
     let key = first[0].key.clone();
     let committer = ObjectCommitter::new(store.clone(), OnExisting::Fail);
     committer.publish(first).await.expect("published");

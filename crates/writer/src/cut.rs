@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::StructArray;
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::future::join_all;
-use model::{Batch, Nonce, Offset, OffsetRange, Plan, TopicPartition, Values};
+use model::{Batch, Nonce, Offset, OffsetRange, Plan, TopicPartition, ValueSchema, Values};
 use tracing::warn;
 
 use crate::error::Error;
@@ -31,6 +31,8 @@ pub struct OpenCut {
     topic_partition: TopicPartition,
     nonce: Nonce,
     schema: Option<SchemaRef>,
+    /// What the first rows say of it beside its fields.
+    value_schema: Option<Arc<ValueSchema>>,
     files: Vec<OpenFile>,
     by_path: HashMap<Arc<str>, usize>,
     /// Files with more rows than they should hold unencoded.
@@ -89,6 +91,7 @@ impl OpenCut {
             topic_partition,
             nonce,
             schema: None,
+            value_schema: None,
             files: Vec::new(),
             by_path: HashMap::new(),
             full: Vec::new(),
@@ -281,6 +284,7 @@ impl OpenCut {
             (Values::Typed(_), Some(_)) => Ok(()),
             (Values::Typed(columns), None) => {
                 self.schema = Some(Arc::new(Schema::new(columns.fields().clone())));
+                self.value_schema.clone_from(&rows.schema);
                 Ok(())
             }
             (Values::Schemaless(_), _) if self.context.format.needs_columns() => {
@@ -332,9 +336,16 @@ impl OpenCut {
         if ends_group {
             (file.group_rows, file.group_bytes) = (0, 0);
         }
-        let chunk =
-            encode_rows(&self.context, &self.schema, file, &rows, ends_group, &self.topic_partition, self.nonce)
-                .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
+        let chunk = encode_rows(
+            &self.context,
+            (&self.schema, self.value_schema.as_deref()),
+            file,
+            &rows,
+            ends_group,
+            &self.topic_partition,
+            self.nonce,
+        )
+        .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
         let file = &mut self.files[index];
         file.bytes += chunk.len() as u64;
         file.encoded.push(chunk);
@@ -394,7 +405,7 @@ impl OpenCut {
 
 fn encode_rows(
     context: &FileContext,
-    schema: &Option<SchemaRef>,
+    (schema, value_schema): (&Option<SchemaRef>, Option<&ValueSchema>),
     file: &mut OpenFile,
     rows: &[Values],
     ends_group: bool,
@@ -404,7 +415,7 @@ fn encode_rows(
     if file.encoder.is_none() {
         let schema = schema.clone().unwrap_or_else(|| Arc::new(Schema::empty()));
         let footer = footer(context, topic_partition, nonce, file, None);
-        file.encoder = Some(context.format.open(&schema, &footer)?);
+        file.encoder = Some(context.format.open(&schema, value_schema, &footer)?);
     }
     let encoder = file.encoder.as_mut().ok_or("no encoder")?;
     encoder.write(rows)?;
@@ -648,7 +659,7 @@ mod tests {
         let rows: Vec<Values> = (0..16).map(|part| Values::Typed(nested_rows(part * 16_384, 16_384))).collect();
         let schema = Arc::new(Schema::new(nested_rows(0, 1).fields().clone()));
         let before = std::time::Instant::now();
-        let mut encoder = context.format.open(&schema, &FileFooter::default()).unwrap();
+        let mut encoder = context.format.open(&schema, None, &FileFooter::default()).unwrap();
         encoder.write(&rows).unwrap();
         let bytes = encoder.finish(&FileFooter::default()).unwrap().len();
         eprintln!("262144 rows in one row group: {:?}, {bytes} bytes", before.elapsed());

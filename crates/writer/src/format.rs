@@ -6,20 +6,22 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use model::{
-    Check, Importance, Invalid, Key, Kind, Nonce, Offset, Plugin, Settings, UnknownPlugin, Values, Width, find,
+    Check, Importance, Invalid, Key, Kind, Nonce, Offset, Plugin, Settings, UnknownPlugin, ValueSchema, Values, Width,
+    find,
 };
 use object_store::{Attribute, Attributes};
 
 use crate::label::LabelRead;
-use crate::parquet_format;
+use crate::{avro_format, bytes_format, compression, json_format, parquet_format};
 
 /// How the values of records are stored.
-pub const FORMAT_CLASS: Key = Key::new("format.class", Kind::Class, "The file format of record values: parquet.")
-    .required()
-    .check(Check::With(|name| find(FORMATS, "format", name).map(|_| ()).map_err(|unknown| not_found(&unknown))))
-    .importance(Importance::High)
-    .group("Connector", 1)
-    .shown(Width::None, "Format class");
+pub const FORMAT_CLASS: Key =
+    Key::new("format.class", Kind::Class, "The file format of record values: parquet, avro, json or bytes.")
+        .required()
+        .check(Check::With(|name| find(FORMATS, "format", name).map(|_| ()).map_err(|unknown| not_found(&unknown))))
+        .importance(Importance::High)
+        .group("Connector", 1)
+        .shown(Width::None, "Format class");
 
 /// Keys that choose the format.
 pub(crate) const KEYS: &[Key] = &[FORMAT_CLASS];
@@ -38,31 +40,26 @@ pub static FORMATS: &[Plugin<BuildFormat>] = &[
     },
     Plugin {
         names: &["avro", "io.confluent.connect.s3.format.avro.AvroFormat"],
-        doc: "Avro object container files. Not supported yet by this version.",
-        keys: &[],
-        check: |_| vec![unsupported("avro")],
-        build: |_| Err(unsupported("avro")),
+        doc: "Avro object container files with the schema that Kafka Connect's AvroData makes.",
+        keys: &[avro_format::KEYS],
+        check: |_| Vec::new(),
+        build: avro_format::build,
     },
     Plugin {
         names: &["json", "io.confluent.connect.s3.format.json.JsonFormat"],
-        doc: "One JSON value a line. Not supported yet by this version.",
-        keys: &[],
-        check: |_| vec![unsupported("json")],
-        build: |_| Err(unsupported("json")),
+        doc: "One JSON value a line, plain or gzipped; values without a schema stay as they are.",
+        keys: &[json_format::KEYS, compression::KEYS],
+        check: |_| Vec::new(),
+        build: json_format::build,
     },
     Plugin {
         names: &["bytes", "io.confluent.connect.s3.format.bytearray.ByteArrayFormat"],
-        doc: "Raw bytes of values with a separator. Not supported yet by this version.",
-        keys: &[],
-        check: |_| vec![unsupported("bytes")],
-        build: |_| Err(unsupported("bytes")),
+        doc: "The bytes of values, each followed by a separator, plain or gzipped.",
+        keys: &[bytes_format::KEYS, compression::KEYS],
+        check: |_| Vec::new(),
+        build: bytes_format::build,
     },
 ];
-
-fn unsupported(name: &str) -> Invalid {
-    let why = format!("Format {name} is not supported yet by this version; use parquet");
-    Invalid::value(&FORMAT_CLASS, name, why)
-}
 
 fn not_found(unknown: &UnknownPlugin) -> String {
     format!("Class {} could not be found. Expected one of: {}", unknown.name, unknown.known.join(", "))
@@ -91,19 +88,39 @@ pub trait Format: fmt::Debug + Send + Sync {
     /// Whether rows must be [`Values::Typed`].
     fn needs_columns(&self) -> bool;
 
-    /// Starts a file of rows with `schema`. The error is a sentence that names the field to blame.
-    fn open(&self, schema: &SchemaRef, footer: &FileFooter) -> Result<Box<dyn Encoder>, String>;
+    /// Where a finished file says whose it is.
+    fn label_place(&self) -> LabelPlace;
 
-    /// What a finished file of `file_bytes` bytes says of itself, read from `tail`, its last bytes.
-    fn read_label(&self, tail: &Bytes, file_bytes: u64) -> LabelRead;
+    /// Starts a file of rows with `schema`, which is empty for schemaless values; `value_schema` is what Kafka Connect's
+    /// schema says beside its fields, where the converter knows one. The error is a sentence that names the field to blame.
+    fn open(
+        &self,
+        schema: &SchemaRef,
+        value_schema: Option<&ValueSchema>,
+        footer: &FileFooter,
+    ) -> Result<Box<dyn Encoder>, String>;
+
+    /// What a finished file of `file_bytes` bytes says of itself, read from `piece`: its bytes at [`Self::label_place`].
+    fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead;
 
     /// The mark inside a finished file; `None` when it is not a file of ours.
     fn mark_of(&self, file: &Bytes) -> Option<Mark> {
         match self.read_label(file, file.len() as u64) {
             LabelRead::Found(label) => label.mark(),
-            LabelRead::NeedsLast(_) | LabelRead::None => None,
+            LabelRead::Needs(_) | LabelRead::None => None,
         }
     }
+}
+
+/// Where a file of some format says whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelPlace {
+    /// In its first bytes.
+    Start,
+    /// In its last bytes.
+    End,
+    /// It cannot: its object's user metadata do, and where a store has none, equal bytes decide whether it is ours.
+    Nowhere,
 }
 
 /// One file that is being encoded.
@@ -206,16 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn a_format_is_chosen_by_short_or_class_name_and_the_others_are_refused_by_name() {
+    fn a_format_is_chosen_by_short_or_class_name_and_an_unknown_one_is_refused() {
         for name in ["parquet", "io.confluent.connect.s3.format.parquet.ParquetFormat", "ParquetFormat"] {
             assert_eq!(format(&settings(name)).unwrap().extension(), ".snappy.parquet", "{name}");
             assert!(check(&settings(name)).is_empty());
         }
-        for name in ["avro", "io.confluent.connect.s3.format.json.JsonFormat", "bytes"] {
+        for (name, extension) in [
+            ("avro", ".avro"),
+            ("io.confluent.connect.s3.format.json.JsonFormat", ".json"),
+            ("ByteArrayFormat", ".bin"),
+        ] {
             assert!(settings(name).problem(&FORMAT_CLASS).is_none());
-            let problems = check(&settings(name));
-            assert!(problems[0].message.contains("is not supported yet by this version"), "{problems:?}");
-            assert!(format(&settings(name)).is_err());
+            assert_eq!(format(&settings(name)).unwrap().extension(), extension);
         }
         assert_eq!(
             settings("csv").problem(&FORMAT_CLASS).unwrap().message,

@@ -6,26 +6,26 @@ use model::{Offset, OffsetRange, Plan, PlanError};
 use object_store::{Attribute, Attributes};
 
 use crate::error::Error;
-use crate::format::{self, Format, Mark};
+use crate::format::{self, Format, LabelPlace, Mark};
 use crate::store::{Found, Store};
 
-/// Bytes that are read from the end of a file at first; footers are smaller but for hundreds of columns.
-const TAIL_BYTES: u64 = 64 * 1024;
+/// Bytes that are read of a file at first; footers are smaller but for hundreds of columns.
+const PIECE_BYTES: u64 = 64 * 1024;
 
 /// A file whose description is longer than this is not ours.
-const TAIL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const PIECE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Names and values that an object carries: `sluice.nonce` and so on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Label(BTreeMap<String, String>);
 
-/// What came of looking for a label at the end of a file.
+/// What came of looking for a label in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LabelRead {
     /// It is there.
     Found(Label),
-    /// So many of the last bytes are needed.
-    NeedsLast(u64),
+    /// So many bytes are needed from where the label is.
+    Needs(u64),
     /// The file is of another format, torn, or not ours.
     None,
 }
@@ -71,7 +71,7 @@ impl Label {
     }
 }
 
-/// What the object `key` says of itself: its user metadata if they tell everything, else the file's end, else what the
+/// What the object `key` says of itself: its user metadata if they tell everything, else the file itself, else what the
 /// metadata tell. `None` when it is not ours or gone.
 pub(crate) async fn read_label(
     store: &Store,
@@ -82,13 +82,18 @@ pub(crate) async fn read_label(
     if found.label.as_ref().is_some_and(Label::is_complete) {
         return Ok(found.label.clone());
     }
-    let mut wanted = TAIL_BYTES.min(found.bytes);
-    while wanted <= TAIL_BYTES_MAX {
-        let Some(tail) = store.read_tail(key, found.bytes, wanted).await? else { return Ok(None) };
-        match format.read_label(&tail, found.bytes) {
+    let mut wanted = PIECE_BYTES.min(found.bytes);
+    while wanted <= PIECE_BYTES_MAX {
+        let range = match format.label_place() {
+            LabelPlace::Start => 0..wanted,
+            LabelPlace::End => found.bytes.saturating_sub(wanted)..found.bytes,
+            LabelPlace::Nowhere => break,
+        };
+        let Some(piece) = store.read_range(key, range).await? else { return Ok(None) };
+        match format.read_label(&piece, found.bytes) {
             LabelRead::Found(label) => return Ok(Some(label)),
-            LabelRead::NeedsLast(more) if more > wanted && more <= found.bytes => wanted = more,
-            LabelRead::NeedsLast(_) | LabelRead::None => break,
+            LabelRead::Needs(more) if more > wanted && more <= found.bytes => wanted = more,
+            LabelRead::Needs(_) | LabelRead::None => break,
         }
     }
     Ok(found.label.clone())

@@ -16,6 +16,10 @@
 //! Each object carries a [`Label`]: whose rows it holds, and the plan of its whole cut. So the store alone tells where a
 //! topic-partition ends ([`newest::newest_cuts`]) and whether an object that is in the way is ours.
 
+mod avro_format;
+mod avro_schema;
+mod bytes_format;
+mod compression;
 pub mod conformance;
 mod credentials;
 mod cut;
@@ -24,6 +28,8 @@ mod faulty;
 mod file_context;
 mod format;
 mod held;
+mod json_format;
+mod json_text;
 mod label;
 mod null_values;
 mod orphans;
@@ -36,12 +42,16 @@ mod s3_requests;
 mod store;
 mod upload;
 
+pub use avro_format::{AVRO_CODEC, AvroFormat, CONNECT_META_DATA};
+pub use bytes_format::{BytesFormat, FORMAT_BYTEARRAY_EXTENSION, FORMAT_BYTEARRAY_SEPARATOR};
+pub use compression::{S3_COMPRESSION_LEVEL, S3_COMPRESSION_TYPE};
 pub use credentials::Environment;
 pub use cut::OpenCut;
 pub use error::{Error, Failure, OpenError, PublishError};
 pub use faulty::{Fate, FaultyStore, Happened, Request};
 pub use file_context::{FileContext, FileLimits, ObjectKey};
-pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format, Mark, format};
+pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format, LabelPlace, Mark, format};
+pub use json_format::{JSON_DECIMAL_FORMAT, JsonFormat};
 pub use label::{Label, LabelRead};
 pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues};
 pub use orphans::{OrphanedUpload, UPLOAD_ORPHAN_AGE_MS, orphan_age};

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use model::{Offset, OffsetRange, Plan, PlanError, TopicPartition};
 
 use crate::error::Error;
-use crate::format::{self, Format};
+use crate::format::{self, Format, LabelPlace};
 use crate::label::{Label, read_label};
 use crate::layout::Layout;
 use crate::store::Store;
@@ -195,14 +195,22 @@ async fn read_newest(
     };
     let found = store.find(key).await?.ok_or_else(|| unknown("an object was listed and is gone".to_owned()))?;
     let label = read_label(store, format, key, &found).await?;
-    let label = label.ok_or_else(|| unknown("an object was not written by sluice".to_owned()))?;
+    let label = label.ok_or_else(|| match (format.label_place(), store.abilities().metadata) {
+        (LabelPlace::Nowhere, false) => unknown(format!(
+            "{} files hold no plan of their cut, and a store without user metadata keeps none for them",
+            format.extension()
+        )),
+        (LabelPlace::Start | LabelPlace::End | LabelPlace::Nowhere, _) => {
+            unknown("an object was not written by sluice".to_owned())
+        }
+    })?;
     if !is_of(&label, &topic_partition) {
         return Err(unknown("directory.delim stands in names of topics, so an object may be of either".to_owned()));
     }
     let (range, plan) = match label.cut() {
         Ok(Some((range, plan))) if range.contains(*first) => (range, plan),
         Ok(Some((range, _))) => return Err(unknown(format!("an object says that its cut is {range}"))),
-        Ok(None) => return Err(unknown("an object does not hold the plan of its cut".to_owned())),
+        Ok(None) => return Err(unknown(no_plan(format))),
         Err(error @ (PlanError::Malformed { .. } | PlanError::Version { .. } | PlanError::Reversed { .. })) => {
             return Err(unknown(error.to_string()));
         }
@@ -210,6 +218,16 @@ async fn read_newest(
     let is_whole = seen.count(range) == plan.files as usize;
     let (start, end) = (range.start(), range.end());
     Ok(Some(NewestCut { topic_partition, start, end, plan, is_whole }))
+}
+
+/// A large object's metadata are written before its cut has ended, so only what is in the file can tell the plan.
+fn no_plan(format: &dyn Format) -> String {
+    match format.label_place() {
+        LabelPlace::End => "an object does not hold the plan of its cut".to_owned(),
+        LabelPlace::Start | LabelPlace::Nowhere => {
+            format!("a large {} object cannot hold the plan of its cut", format.extension())
+        }
+    }
 }
 
 /// Whether nothing in the label says that it is of another topic-partition.

@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow::compute::concat;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use model::{Check, Importance, Invalid, Key, Kind, Settings, Values, Width};
+use model::{Check, Importance, Invalid, Key, Kind, Settings, ValueSchema, Values, Width};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
@@ -19,7 +19,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::SchemaDescriptor;
 
-use crate::format::{Encoder, FileFooter, Format};
+use crate::format::{Encoder, FileFooter, Format, LabelPlace};
 use crate::label::{Label, LabelRead};
 
 /// Compression of column chunks.
@@ -150,7 +150,16 @@ impl Format for ParquetFormat {
         true
     }
 
-    fn open(&self, schema: &SchemaRef, _footer: &FileFooter) -> Result<Box<dyn Encoder>, String> {
+    fn label_place(&self) -> LabelPlace {
+        LabelPlace::End
+    }
+
+    fn open(
+        &self,
+        schema: &SchemaRef,
+        _value_schema: Option<&ValueSchema>,
+        _footer: &FileFooter,
+    ) -> Result<Box<dyn Encoder>, String> {
         if schema.fields().is_empty() {
             return Err("a Parquet file needs at least one column, the values have none".to_owned());
         }
@@ -161,11 +170,11 @@ impl Format for ParquetFormat {
         }))
     }
 
-    fn read_label(&self, tail: &Bytes, file_bytes: u64) -> LabelRead {
+    fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead {
         let mut reader = ParquetMetaDataReader::new();
-        match reader.try_parse_sized(tail, file_bytes) {
+        match reader.try_parse_sized(piece, file_bytes) {
             Ok(()) => {}
-            Err(ParquetError::NeedMoreData(bytes)) => return LabelRead::NeedsLast(bytes as u64),
+            Err(ParquetError::NeedMoreData(bytes)) => return LabelRead::Needs(bytes as u64),
             Err(_) => return LabelRead::None,
         }
         let Ok(metadata) = reader.finish() else { return LabelRead::None };
@@ -367,7 +376,7 @@ mod tests {
 
     fn encode(pieces: &[StructArray]) -> Bytes {
         let format = ParquetFormat::new("snappy").unwrap();
-        let mut encoder = format.open(&schema_of(&pieces[0]), &FileFooter::default()).unwrap();
+        let mut encoder = format.open(&schema_of(&pieces[0]), None, &FileFooter::default()).unwrap();
         encoder.write(&pieces.iter().cloned().map(Values::Typed).collect::<Vec<_>>()).unwrap();
         encoder.finish(&FileFooter { entries: vec![("sluice.nonce", "000000000000002a".to_owned())] }).unwrap()
     }

@@ -10,15 +10,19 @@ use futures::{FutureExt, StreamExt, stream};
 use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
 use object_store::{Attributes, PutPayload};
 use tracing::{debug, info, warn};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, PublishError};
-use crate::format::{self, Format, Mark};
+use crate::format::{self, Format, LabelPlace, Mark};
 use crate::label::{Label, read_label};
 use crate::store::{Put, Store};
 use crate::upload::{Completed, Upload};
 
 /// Files of one cut that are published at the same time.
 const AT_ONCE: usize = 16;
+
+/// Bytes of an object that are read at once to compare them.
+const READ_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Looks for an object whose completion was not answered.
 const LOOKS: u32 = 3;
@@ -298,11 +302,8 @@ impl ObjectCommitter {
     async fn look_into(&self, file: &FinishedFile) -> Result<Existing, Failed> {
         let Some(found) = self.store.find(&file.key).await? else { return Err(self.vanished(file)) };
         // Without user metadata equal bytes decide, which also a file without a label of its own can have.
-        if found.label.is_none() && is_size_of(&file.body, found.bytes) {
-            let Some(object) = self.store.read(&file.key).await? else { return Err(self.vanished(file)) };
-            if is_payload(&file.body, &object) {
-                return Ok(Existing::Enough);
-            }
+        if found.label.is_none() && found.bytes == file.bytes && self.holds_bytes_of(file).await? {
+            return Ok(Existing::Enough);
         }
         if found.label.as_ref().and_then(Label::mark).is_some_and(|mark| mark.agrees_with(&file.mark)) {
             return Ok(Existing::Enough);
@@ -310,6 +311,9 @@ impl ObjectCommitter {
         let label = read_label(&self.store, file.format.as_ref(), &file.key, &found).await?;
         let (mark, held) = match label.as_ref().and_then(Label::mark) {
             Some(mark) => (Some(mark), mark.to_string()),
+            None if found.label.is_none() && !self.can_say_whose(file) => {
+                (None, format!("{} bytes, other ones, that do not say whose they are", found.bytes))
+            }
             None => (None, format!("{} bytes that are not a file of sluice", found.bytes)),
         };
         if mark.is_some_and(|mark| mark.agrees_with(&file.mark)) {
@@ -328,8 +332,39 @@ impl ObjectCommitter {
         }
     }
 
+    /// Whether the object, which is as large as `file`, holds the same bytes.
+    async fn holds_bytes_of(&self, file: &FinishedFile) -> Result<bool, Failed> {
+        match &file.body {
+            Body::Visible => Ok(false),
+            Body::Put(payload) => match self.store.read(&file.key).await? {
+                Some(object) => Ok(is_payload(payload, &object)),
+                None => Err(self.vanished(file)),
+            },
+            // A file that can say whose it is need not be read as a whole.
+            Body::Upload(_) if file.format.label_place() != LabelPlace::Nowhere => Ok(false),
+            Body::Upload(upload) => {
+                let mut digest = Xxh3::new();
+                let mut from = 0;
+                while from < file.bytes {
+                    let range = from..file.bytes.min(from + READ_BYTES);
+                    from = range.end;
+                    match self.store.read_range(&file.key, range).await? {
+                        Some(piece) => digest.update(&piece),
+                        None => return Err(self.vanished(file)),
+                    }
+                }
+                Ok(digest.digest128() == upload.digest())
+            }
+        }
+    }
+
     fn warn_of_replacing(&self, file: &FinishedFile, held: &str) {
         warn!(key = %file.key, store = self.store.name(), held, wanted = %file.mark, "replacing an object, as on.existing.object=overwrite asks");
+    }
+
+    /// Whether objects of this format say whose they are, in this store.
+    fn can_say_whose(&self, file: &FinishedFile) -> bool {
+        self.store.abilities().metadata || file.format.label_place() != LabelPlace::Nowhere
     }
 
     fn vanished(&self, file: &FinishedFile) -> Failed {
@@ -384,28 +419,16 @@ fn what_is_missing(file: &FinishedFile, mark: Option<Mark>, label: Option<&Label
     }
 }
 
-fn is_size_of(body: &Body, bytes: u64) -> bool {
-    match body {
-        Body::Put(payload) => payload.content_length() as u64 == bytes,
-        Body::Upload(_) | Body::Visible => false,
-    }
-}
-
-fn is_payload(body: &Body, object: &bytes::Bytes) -> bool {
-    match body {
-        Body::Put(payload) => {
-            let mut rest = object.as_ref();
-            payload.content_length() == object.len()
-                && payload.iter().all(|chunk| match rest.split_at_checked(chunk.len()) {
-                    Some((head, tail)) => {
-                        rest = tail;
-                        head == chunk.as_ref()
-                    }
-                    None => false,
-                })
-        }
-        Body::Upload(_) | Body::Visible => false,
-    }
+fn is_payload(payload: &PutPayload, object: &bytes::Bytes) -> bool {
+    let mut rest = object.as_ref();
+    payload.content_length() == object.len()
+        && payload.iter().all(|chunk| match rest.split_at_checked(chunk.len()) {
+            Some((head, tail)) => {
+                rest = tail;
+                head == chunk.as_ref()
+            }
+            None => false,
+        })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use model::{Check, Importance, Invalid, Key, Kind, Settings, Width, find};
 
+use crate::compression::S3_COMPRESSION_TYPE;
 use crate::format::{FORMAT_CLASS, FORMATS};
 use crate::s3::S3_PATH_STYLE_ACCESS_ENABLED;
 
@@ -58,40 +59,6 @@ const S3_WAN_MODE: Key = Key::new("s3.wan.mode", Kind::Boolean, "Whether transfe
     .importance(Importance::Medium)
     .group("S3", 14)
     .shown(Width::Long, "S3 accelerated endpoint enabled");
-const S3_COMPRESSION_TYPE: Key = Key::new("s3.compression.type", Kind::String, "Compression of JSON and bytes files.")
-    .default("none")
-    .check(Check::OneOf(&["none", "gzip"]))
-    .not_yet("JSON and bytes files")
-    .group("S3", 15)
-    .shown(Width::Long, "Compression type");
-const S3_COMPRESSION_LEVEL: Key =
-    Key::new("s3.compression.level", Kind::Int, "Level of gzip for JSON and bytes files, -1 for its default.")
-        .default("-1")
-        .check(Check::Between(-1, 9))
-        .not_yet("JSON and bytes files")
-        .group("S3", 16)
-        .shown(Width::Long, "Compression Level");
-const JSON_DECIMAL_FORMAT: Key = Key::new("json.decimal.format", Kind::String, "How JSON files show decimals.")
-    .default("BASE64")
-    .check(Check::OneOfIgnoringCase(&["BASE64", "NUMERIC"]))
-    .not_yet("JSON files")
-    .importance(Importance::Medium)
-    .group("S3", 17)
-    .shown(Width::Medium, "Decimal Format");
-const FORMAT_BYTEARRAY_EXTENSION: Key =
-    Key::new("format.bytearray.extension", Kind::String, "End of the names of bytes files.")
-        .default(".bin")
-        .not_yet("bytes files")
-        .group("S3", 20)
-        .shown(Width::Long, "Output file extension for ByteArrayFormat");
-const FORMAT_BYTEARRAY_SEPARATOR: Key = Key::new(
-    "format.bytearray.separator",
-    Kind::String,
-    "Text after each record of a bytes file; the line separator when it is not given.",
-)
-.not_yet("bytes files")
-.group("S3", 21)
-.shown(Width::Long, "Line separator ByteArrayFormat");
 const S3_PROXY_URL: Key = Key::new("s3.proxy.url", Kind::String, "Proxy between this program and the store.")
     .default("")
     .not_yet("a proxy per connector; the environment's HTTPS_PROXY works")
@@ -193,24 +160,12 @@ const ENHANCED_AVRO_SCHEMA_SUPPORT: Key =
         .not_yet("Connect's Avro properties in files")
         .group("Connector", 6)
         .shown(Width::Short, "Enhanced Avro Support");
-const CONNECT_META_DATA: Key =
-    Key::new("connect.meta.data", Kind::Boolean, "Whether Connect's properties are written into the schema of files.")
-        .default("true")
-        .not_yet("Connect's Avro properties in files")
-        .group("Connector", 7)
-        .shown(Width::Short, "Connect Metadata");
 const ALLOW_OPTIONAL_MAP_KEYS: Key =
     Key::new("allow.optional.map.keys", Kind::Boolean, "Whether a map with optional keys stays a map.")
         .default("false")
         .not_yet("Connect's Avro properties in files")
         .group("Connector", 12)
         .shown(Width::Short, "Allow Optional Map Keys");
-const AVRO_CODEC: Key = Key::new("avro.codec", Kind::String, "Compression of Avro files.")
-    .default("null")
-    .check(Check::OneOf(&["null", "deflate", "snappy", "bzip2"]))
-    .not_yet("Avro files")
-    .group("Connector", 11)
-    .shown(Width::Medium, "Avro Compression Codec");
 const SHUTDOWN_TIMEOUT_MS: Key =
     Key::new("shutdown.timeout.ms", Kind::Long, "Milliseconds a task of other sinks may take to stop.")
         .default("3000")
@@ -226,11 +181,6 @@ pub(crate) const KEYS: &[Key] = &[
     S3_OBJECT_BEHAVIOR_ON_TAGGING_ERROR,
     S3_ACL_CANNED,
     S3_WAN_MODE,
-    S3_COMPRESSION_TYPE,
-    S3_COMPRESSION_LEVEL,
-    JSON_DECIMAL_FORMAT,
-    FORMAT_BYTEARRAY_EXTENSION,
-    FORMAT_BYTEARRAY_SEPARATOR,
     S3_PROXY_URL,
     S3_PROXY_USER,
     S3_PROXY_PASSWORD,
@@ -248,9 +198,7 @@ pub(crate) const KEYS: &[Key] = &[
     S3_ELASTIC_BUFFER_INIT_CAPACITY,
     SCHEMAS_CACHE_CONFIG,
     ENHANCED_AVRO_SCHEMA_SUPPORT,
-    CONNECT_META_DATA,
     ALLOW_OPTIONAL_MAP_KEYS,
-    AVRO_CODEC,
     SHUTDOWN_TIMEOUT_MS,
 ];
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -268,13 +269,13 @@ impl Store {
         self.unless_absent(found.await)
     }
 
-    /// The last `count` of the `bytes` bytes of an object; `None` when it is not there.
-    pub(crate) async fn read_tail(&self, key: &str, bytes: u64, count: u64) -> Result<Option<Bytes>, Error> {
-        if bytes == 0 || count == 0 {
+    /// These bytes of an object; `None` when it is not there.
+    pub(crate) async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, Error> {
+        if range.is_empty() {
             return Ok(Some(Bytes::new()));
         }
         let path = self.path("read", key)?;
-        let range = GetRange::Bounded(bytes.saturating_sub(count)..bytes);
+        let range = GetRange::Bounded(range);
         let read = self.retrying("read", key, || async {
             self.0.objects.get_opts(&path, GetOptions::new().with_range(Some(range.clone()))).await?.bytes().await
         });

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, StructArray};
 use arrow::datatypes::{Field, Fields};
 use model::{Batch, Settings, TopicPartition, Values};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+
+use crate::store::{Abilities, RetryRules, Store};
 
 pub(crate) fn settings(pairs: &[(&str, &str)]) -> Settings {
     Settings::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
@@ -44,4 +48,15 @@ pub(crate) fn schemaless(texts: &[Option<&str>]) -> Batch {
 pub(crate) fn timed(timestamps_ms: &[i64]) -> Batch {
     let column: ArrayRef = Arc::new(arrow::array::Int64Array::from(timestamps_ms.to_vec()));
     typed(vec![("timestamp", column)], timestamps_ms)
+}
+
+/// A store with all abilities and a directory, which has no user metadata; what they lie in stays as long as the guard.
+pub(crate) fn stores() -> [(Store, Option<tempfile::TempDir>); 2] {
+    let rules = RetryRules::default();
+    let full = Abilities { metadata: true, conditional: true };
+    let memory = Store::with(Arc::new(InMemory::new()), "memory", full, rules, 1);
+    let directory = tempfile::tempdir().expect("a directory");
+    let files = LocalFileSystem::new_with_prefix(directory.path()).expect("a directory");
+    let files = Store::with(Arc::new(files), "files", Abilities { metadata: false, conditional: true }, rules, 1);
+    [(memory, None), (files, Some(directory))]
 }
