@@ -516,7 +516,7 @@ mod tests {
                 for (key, value) in [
                     ("type", TRANSFORMS[*class].name()), ("field", "a"), ("spec", "a:int32,b:string"), ("regex", ".*"),
                     ("replacement", "x"), ("topic.field", "t"), ("target.type", "string"), ("format", "yyyy-MM-dd"),
-                    ("exclude", "c"), ("renames", "a:b"), ("fields", "a"), ("headers", "h"), ("operation", "move"),
+                    ("exclude", "c"), ("renames", "a:b"), ("fields", "a"), ("headers", "h"), ("operation", "move"), ("schema.name", "n"), ("header", "h"), ("value.literal", "1"),
                     ("predicate", "p"), ("negate", "true"),
                 ] {
                     pairs.push((format!("transforms.t{at}.{key}"), value.to_owned()));

@@ -18,6 +18,8 @@ mod hoist_field;
 mod insert_field;
 mod java;
 mod keys;
+mod mask_field;
+mod metadata;
 mod predicates;
 mod replace_field;
 mod route;

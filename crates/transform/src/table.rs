@@ -4,7 +4,10 @@ use model::{Invalid, Plugin, Settings};
 
 use crate::values::Side::{Key, Value};
 use crate::{BuildPredicate, BuildTransform, keys, predicates};
-use crate::{cast, extract_field, flatten, hoist_field, insert_field, replace_field, route, timestamp_converter};
+use crate::{
+    cast, extract_field, flatten, hoist_field, insert_field, mask_field, metadata, replace_field, route,
+    timestamp_converter,
+};
 
 /// Nothing to check beyond the keys and what building checks.
 fn no_more(_settings: &Settings) -> Vec<Invalid> {
@@ -47,6 +50,12 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         "Casts fields of the value, or the whole value, to another type.",
         &[cast::KEYS, STEP],
         |settings| cast::build(settings, Value),
+    ),
+    transform(
+        &["drop-headers", "org.apache.kafka.connect.transforms.DropHeaders"],
+        "Removes headers by name.",
+        &[metadata::DROP_HEADERS_KEYS, STEP],
+        metadata::build_drop_headers,
     ),
     transform(
         &["extract-field-key", "org.apache.kafka.connect.transforms.ExtractField$Key"],
@@ -103,6 +112,18 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         |settings| insert_field::build(settings, Value),
     ),
     transform(
+        &["mask-field-key", "org.apache.kafka.connect.transforms.MaskField$Key"],
+        "Masks fields of the key.",
+        &[mask_field::KEYS, STEP],
+        |settings| mask_field::build(settings, Key),
+    ),
+    transform(
+        &["mask-field-value", "org.apache.kafka.connect.transforms.MaskField$Value"],
+        "Masks fields of the value.",
+        &[mask_field::KEYS, STEP],
+        |settings| mask_field::build(settings, Value),
+    ),
+    transform(
         &["regex-router", "org.apache.kafka.connect.transforms.RegexRouter"],
         "Rewrites the topic by a regular expression.",
         &[route::REGEX_KEYS, STEP],
@@ -121,6 +142,18 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         |settings| replace_field::build(settings, Value),
     ),
     transform(
+        &["set-schema-metadata-key", "org.apache.kafka.connect.transforms.SetSchemaMetadata$Key"],
+        "Names the schema of the key.",
+        &[metadata::SCHEMA_KEYS, STEP],
+        |settings| metadata::build_schema(settings, Key),
+    ),
+    transform(
+        &["set-schema-metadata-value", "org.apache.kafka.connect.transforms.SetSchemaMetadata$Value"],
+        "Names the schema of the value.",
+        &[metadata::SCHEMA_KEYS, STEP],
+        |settings| metadata::build_schema(settings, Value),
+    ),
+    transform(
         &["timestamp-converter-key", "org.apache.kafka.connect.transforms.TimestampConverter$Key"],
         "Converts a time in the key between texts, numbers and time types.",
         &[timestamp_converter::KEYS, STEP],
@@ -137,6 +170,12 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         "Makes the record's time part of its topic.",
         &[route::TIMESTAMP_KEYS, STEP],
         route::build_timestamp,
+    ),
+    transform(
+        &["value-to-key", "org.apache.kafka.connect.transforms.ValueToKey"],
+        "Makes a new key of fields of the value.",
+        &[metadata::VALUE_TO_KEY_KEYS, STEP],
+        metadata::build_value_to_key,
     ),
 ];
 
