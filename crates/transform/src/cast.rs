@@ -578,7 +578,7 @@ mod tests {
         assert_eq!(cast_value("f:string", batch(bytes.clone())).0, ["{f: /tw=}"]);
         assert_eq!(cast_value("f:int8", batch(bytes)).1, ["Unexpected type in Cast transformation: class [B"]);
         let decimal: ArrayRef =
-            Arc::new(Decimal128Array::from(vec![9_007_199_254_740_993_50]).with_precision_and_scale(20, 2).unwrap());
+            Arc::new(Decimal128Array::from(vec![900_719_925_474_099_350]).with_precision_and_scale(20, 2).unwrap());
         assert_eq!(cast_value("f:int64", batch(decimal.clone())).0, ["{f: 9007199254740993}"]);
         assert_eq!(cast_value("f:string", batch(decimal)).0, ["{f: 9007199254740993.50}"]);
     }

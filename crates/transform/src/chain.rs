@@ -299,13 +299,16 @@ fn condition(settings: &Settings, prefix: &str, predicates: &[String]) -> Result
     Ok(predicate.map(|predicate| Condition { predicate, negate }))
 }
 
+/// What a line of either table builds with.
+type Build<T> = fn(&Settings) -> Result<Box<T>, Invalid>;
+
 /// The build function of the plug-in whose class the key `type` below `prefix` names, when all that it reads is good.
 fn build_below<T: ?Sized>(
     settings: &Settings,
     prefix: &str,
-    table: &'static [Plugin<fn(&Settings) -> Result<Box<T>, Invalid>>],
+    table: &'static [Plugin<Build<T>>],
     kind: &'static str,
-) -> Result<fn(&Settings) -> Result<Box<T>, Invalid>, Vec<Invalid>> {
+) -> Result<Build<T>, Vec<Invalid>> {
     let below = settings.below(prefix);
     let fail = |problem| Err(vec![blamed(problem, prefix)]);
     let class = match below.required_string(&TYPE) {

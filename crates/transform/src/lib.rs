@@ -14,6 +14,7 @@ mod date_pattern;
 mod extract_field;
 mod field_path;
 mod flatten;
+mod headers;
 mod hoist_field;
 mod insert_field;
 mod java;

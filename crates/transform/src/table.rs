@@ -5,7 +5,7 @@ use model::{Invalid, Plugin, Settings};
 use crate::values::Side::{Key, Value};
 use crate::{BuildPredicate, BuildTransform, keys, predicates};
 use crate::{
-    cast, extract_field, flatten, hoist_field, insert_field, mask_field, metadata, replace_field, route,
+    cast, extract_field, flatten, headers, hoist_field, insert_field, mask_field, metadata, replace_field, route,
     timestamp_converter,
 };
 
@@ -88,6 +88,18 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         |settings| flatten::build(settings, Value),
     ),
     transform(
+        &["header-from-key", "org.apache.kafka.connect.transforms.HeaderFrom$Key"],
+        "Moves or copies fields of the key into headers.",
+        &[headers::FROM_KEYS, STEP],
+        |settings| headers::build_from(settings, Key),
+    ),
+    transform(
+        &["header-from-value", "org.apache.kafka.connect.transforms.HeaderFrom$Value"],
+        "Moves or copies fields of the value into headers.",
+        &[headers::FROM_KEYS, STEP],
+        |settings| headers::build_from(settings, Value),
+    ),
+    transform(
         &["hoist-field-key", "org.apache.kafka.connect.transforms.HoistField$Key"],
         "Wraps the key into a field.",
         &[hoist_field::KEYS, STEP],
@@ -110,6 +122,12 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         "Inserts topic, partition, offset, timestamp or a constant into the value.",
         &[insert_field::KEYS, STEP],
         |settings| insert_field::build(settings, Value),
+    ),
+    transform(
+        &["insert-header", "org.apache.kafka.connect.transforms.InsertHeader"],
+        "Adds a header to each record.",
+        &[headers::INSERT_KEYS, STEP],
+        headers::build_insert,
     ),
     transform(
         &["mask-field-key", "org.apache.kafka.connect.transforms.MaskField$Key"],

@@ -267,13 +267,12 @@ fn millis_of(number: i64, unit: TimeUnit) -> i64 {
     }
 }
 
-/// Where `refused` rows of a required column became null, the column is nullable until they are left out; so they get 0.
+/// `column` of a required field without the nulls of `refused` rows, which hold 0 until they are left out.
 fn without_nulls(column: ArrayRef, refused: &Refused, field: &Field) -> ArrayRef {
     if refused.is_empty() || field.is_nullable() {
         return column;
     }
     let data = column.to_data().into_builder().nulls(None).null_count(0);
-    // SAFETY is arrow's own check: build() validates the data.
     data.build().map(arrow::array::make_array).unwrap_or(column)
 }
 
