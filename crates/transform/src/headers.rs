@@ -175,7 +175,6 @@ impl Transform for HeaderFrom {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::values::testing::{ints, rows, schemaless, texts, transform, typed};
 
     #[test]
