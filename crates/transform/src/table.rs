@@ -1,0 +1,220 @@
+//! The tables of all transforms and predicates that a configuration can name.
+
+use model::{Invalid, Plugin, Settings};
+
+use crate::values::Side::{Key, Value};
+use crate::{BuildPredicate, BuildTransform, keys, predicates};
+use crate::{
+    cast, extract_field, flatten, headers, hoist_field, insert_field, mask_field, metadata, replace_field, route,
+    timestamp_converter,
+};
+
+/// Nothing to check beyond the keys and what building checks.
+fn no_more(_settings: &Settings) -> Vec<Invalid> {
+    Vec::new()
+}
+
+/// A line of [`TRANSFORMS`].
+const fn transform(
+    names: &'static [&'static str],
+    doc: &'static str,
+    keys: &'static [&'static [model::Key]],
+    build: BuildTransform,
+) -> Plugin<BuildTransform> {
+    Plugin { names, doc, keys, check: no_more, build }
+}
+
+/// A line of [`PREDICATES`].
+const fn predicate(
+    names: &'static [&'static str],
+    doc: &'static str,
+    keys: &'static [&'static [model::Key]],
+    build: BuildPredicate,
+) -> Plugin<BuildPredicate> {
+    Plugin { names, doc, keys, check: no_more, build }
+}
+
+/// The keys that each transform has beside its own.
+const STEP: &[model::Key] = &[keys::PREDICATE, keys::NEGATE];
+
+/// Every transform.
+pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
+    transform(
+        &["cast-key", "org.apache.kafka.connect.transforms.Cast$Key"],
+        "Casts fields of the key, or the whole key, to another type.",
+        &[cast::KEYS, STEP],
+        |settings| cast::build(settings, Key),
+    ),
+    transform(
+        &["cast-value", "org.apache.kafka.connect.transforms.Cast$Value"],
+        "Casts fields of the value, or the whole value, to another type.",
+        &[cast::KEYS, STEP],
+        |settings| cast::build(settings, Value),
+    ),
+    transform(
+        &["drop-headers", "org.apache.kafka.connect.transforms.DropHeaders"],
+        "Removes headers by name.",
+        &[metadata::DROP_HEADERS_KEYS, STEP],
+        metadata::build_drop_headers,
+    ),
+    transform(
+        &["extract-field-key", "org.apache.kafka.connect.transforms.ExtractField$Key"],
+        "Makes one field of the key the whole key.",
+        &[extract_field::KEYS, STEP],
+        |settings| extract_field::build(settings, Key),
+    ),
+    transform(
+        &["extract-field-value", "org.apache.kafka.connect.transforms.ExtractField$Value"],
+        "Makes one field of the value the whole value.",
+        &[extract_field::KEYS, STEP],
+        |settings| extract_field::build(settings, Value),
+    ),
+    transform(
+        &["filter", "org.apache.kafka.connect.transforms.Filter"],
+        "Drops every record; a predicate says which.",
+        &[STEP],
+        predicates::build_filter,
+    ),
+    transform(
+        &["flatten-key", "org.apache.kafka.connect.transforms.Flatten$Key"],
+        "Makes nested fields of the key fields of the key itself.",
+        &[flatten::KEYS, STEP],
+        |settings| flatten::build(settings, Key),
+    ),
+    transform(
+        &["flatten-value", "org.apache.kafka.connect.transforms.Flatten$Value"],
+        "Makes nested fields of the value fields of the value itself.",
+        &[flatten::KEYS, STEP],
+        |settings| flatten::build(settings, Value),
+    ),
+    transform(
+        &["header-from-key", "org.apache.kafka.connect.transforms.HeaderFrom$Key"],
+        "Moves or copies fields of the key into headers.",
+        &[headers::FROM_KEYS, STEP],
+        |settings| headers::build_from(settings, Key),
+    ),
+    transform(
+        &["header-from-value", "org.apache.kafka.connect.transforms.HeaderFrom$Value"],
+        "Moves or copies fields of the value into headers.",
+        &[headers::FROM_KEYS, STEP],
+        |settings| headers::build_from(settings, Value),
+    ),
+    transform(
+        &["hoist-field-key", "org.apache.kafka.connect.transforms.HoistField$Key"],
+        "Wraps the key into a field.",
+        &[hoist_field::KEYS, STEP],
+        |settings| hoist_field::build(settings, Key),
+    ),
+    transform(
+        &["hoist-field-value", "org.apache.kafka.connect.transforms.HoistField$Value"],
+        "Wraps the value into a field.",
+        &[hoist_field::KEYS, STEP],
+        |settings| hoist_field::build(settings, Value),
+    ),
+    transform(
+        &["insert-field-key", "org.apache.kafka.connect.transforms.InsertField$Key"],
+        "Inserts topic, partition, offset, timestamp or a constant into the key.",
+        &[insert_field::KEYS, STEP],
+        |settings| insert_field::build(settings, Key),
+    ),
+    transform(
+        &["insert-field-value", "org.apache.kafka.connect.transforms.InsertField$Value"],
+        "Inserts topic, partition, offset, timestamp or a constant into the value.",
+        &[insert_field::KEYS, STEP],
+        |settings| insert_field::build(settings, Value),
+    ),
+    transform(
+        &["insert-header", "org.apache.kafka.connect.transforms.InsertHeader"],
+        "Adds a header to each record.",
+        &[headers::INSERT_KEYS, STEP],
+        headers::build_insert,
+    ),
+    transform(
+        &["mask-field-key", "org.apache.kafka.connect.transforms.MaskField$Key"],
+        "Masks fields of the key.",
+        &[mask_field::KEYS, STEP],
+        |settings| mask_field::build(settings, Key),
+    ),
+    transform(
+        &["mask-field-value", "org.apache.kafka.connect.transforms.MaskField$Value"],
+        "Masks fields of the value.",
+        &[mask_field::KEYS, STEP],
+        |settings| mask_field::build(settings, Value),
+    ),
+    transform(
+        &["regex-router", "org.apache.kafka.connect.transforms.RegexRouter"],
+        "Rewrites the topic by a regular expression.",
+        &[route::REGEX_KEYS, STEP],
+        route::build_regex,
+    ),
+    transform(
+        &["replace-field-key", "org.apache.kafka.connect.transforms.ReplaceField$Key"],
+        "Leaves fields of the key out and renames them.",
+        &[replace_field::KEYS, STEP],
+        |settings| replace_field::build(settings, Key),
+    ),
+    transform(
+        &["replace-field-value", "org.apache.kafka.connect.transforms.ReplaceField$Value"],
+        "Leaves fields of the value out and renames them.",
+        &[replace_field::KEYS, STEP],
+        |settings| replace_field::build(settings, Value),
+    ),
+    transform(
+        &["set-schema-metadata-key", "org.apache.kafka.connect.transforms.SetSchemaMetadata$Key"],
+        "Names the schema of the key.",
+        &[metadata::SCHEMA_KEYS, STEP],
+        |settings| metadata::build_schema(settings, Key),
+    ),
+    transform(
+        &["set-schema-metadata-value", "org.apache.kafka.connect.transforms.SetSchemaMetadata$Value"],
+        "Names the schema of the value.",
+        &[metadata::SCHEMA_KEYS, STEP],
+        |settings| metadata::build_schema(settings, Value),
+    ),
+    transform(
+        &["timestamp-converter-key", "org.apache.kafka.connect.transforms.TimestampConverter$Key"],
+        "Converts a time in the key between texts, numbers and time types.",
+        &[timestamp_converter::KEYS, STEP],
+        |settings| timestamp_converter::build(settings, Key),
+    ),
+    transform(
+        &["timestamp-converter-value", "org.apache.kafka.connect.transforms.TimestampConverter$Value"],
+        "Converts a time in the value between texts, numbers and time types.",
+        &[timestamp_converter::KEYS, STEP],
+        |settings| timestamp_converter::build(settings, Value),
+    ),
+    transform(
+        &["timestamp-router", "org.apache.kafka.connect.transforms.TimestampRouter"],
+        "Makes the record's time part of its topic.",
+        &[route::TIMESTAMP_KEYS, STEP],
+        route::build_timestamp,
+    ),
+    transform(
+        &["value-to-key", "org.apache.kafka.connect.transforms.ValueToKey"],
+        "Makes a new key of fields of the value.",
+        &[metadata::VALUE_TO_KEY_KEYS, STEP],
+        metadata::build_value_to_key,
+    ),
+];
+
+/// Every predicate.
+pub static PREDICATES: &[Plugin<BuildPredicate>] = &[
+    predicate(
+        &["has-header-key", "org.apache.kafka.connect.transforms.predicates.HasHeaderKey"],
+        "Meets records that have a header of a name.",
+        &[&[predicates::NAME]],
+        predicates::build_has_header_key,
+    ),
+    predicate(
+        &["record-is-tombstone", "org.apache.kafka.connect.transforms.predicates.RecordIsTombstone"],
+        "Meets records whose value is null.",
+        &[],
+        predicates::build_record_is_tombstone,
+    ),
+    predicate(
+        &["topic-name-matches", "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"],
+        "Meets records whose topic matches a regular expression.",
+        &[&[predicates::PATTERN]],
+        predicates::build_topic_name_matches,
+    ),
+];
