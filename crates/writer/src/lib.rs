@@ -55,7 +55,10 @@ pub use json_format::{JSON_DECIMAL_FORMAT, JsonFormat};
 pub use label::{Label, LabelRead};
 pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues};
 pub use orphans::{OrphanedUpload, UPLOAD_ORPHAN_AGE_MS, orphan_age};
-pub use parquet_format::{PARQUET_CODEC, PARQUET_ROW_GROUP_BYTES, ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview};
+pub use parquet_format::{
+    PARQUET_CODEC, PARQUET_COMPRESSION_LEVEL, PARQUET_DATA_PAGE_BYTES, PARQUET_DICTIONARY_ENABLED,
+    PARQUET_ROW_GROUP_BYTES, ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview,
+};
 pub use probe::{Conditional, Probe};
 pub use publish::{Committer, FinishedFile, ON_EXISTING_OBJECT, ObjectCommitter, OnExisting, PublishedFile};
 pub use s3::{

@@ -16,7 +16,7 @@ use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::SchemaDescriptor;
 
 use crate::format::{Encoder, FileFooter, Format, LabelPlace};
@@ -47,7 +47,64 @@ pub const PARQUET_ROW_GROUP_BYTES: Key = Key::new(
 .shown(Width::Medium, "Parquet Row Group Bytes");
 
 /// Keys of Parquet files.
-pub(crate) const KEYS: &[Key] = &[PARQUET_CODEC, PARQUET_ROW_GROUP_BYTES];
+pub(crate) const KEYS: &[Key] = &[
+    PARQUET_CODEC,
+    PARQUET_ROW_GROUP_BYTES,
+    PARQUET_COMPRESSION_LEVEL,
+    PARQUET_DICTIONARY_ENABLED,
+    PARQUET_DATA_PAGE_BYTES,
+];
+
+/// How hard the codec tries.
+pub const PARQUET_COMPRESSION_LEVEL: Key = Key::new(
+    "parquet.compression.level",
+    Kind::Int,
+    "Level of parquet.codec: zstd 1 to 22, gzip 0 to 9, brotli 0 to 11; the codec's default when it is not given. Other \
+     codecs have none.",
+)
+.ours()
+.group("Connector", 13)
+.shown(Width::Short, "Parquet Compression Level");
+
+/// Whether columns may have dictionaries.
+pub const PARQUET_DICTIONARY_ENABLED: Key = Key::new(
+    "parquet.dictionary.enabled",
+    Kind::Boolean,
+    "Whether values that come again are written once and referred to.",
+)
+.default("true")
+.ours()
+.group("Connector", 13)
+.shown(Width::Short, "Parquet Dictionary");
+
+/// How large pages are.
+pub const PARQUET_DATA_PAGE_BYTES: Key =
+    Key::new("parquet.data.page.bytes", Kind::Int, "Bytes of encoded values at which a page of a column ends.")
+        .default("1048576")
+        .check(Check::AtLeast(1_024))
+        .ours()
+        .group("Connector", 13)
+        .shown(Width::Short, "Parquet Data Page Bytes");
+
+/// `compression` with another level; the error ends "Invalid value ...: ".
+fn with_level(compression: Compression, level: i64) -> Result<Compression, String> {
+    let wrong = |error: ParquetError| error.to_string();
+    let unsigned = u32::try_from(level).map_err(|_| "Value must be at least 0".to_owned())?;
+    match compression {
+        Compression::GZIP(_) => GzipLevel::try_new(unsigned).map(Compression::GZIP).map_err(wrong),
+        Compression::BROTLI(_) => BrotliLevel::try_new(unsigned).map(Compression::BROTLI).map_err(wrong),
+        Compression::ZSTD(_) => {
+            ZstdLevel::try_new(i32::try_from(level).unwrap_or(i32::MAX)).map(Compression::ZSTD).map_err(wrong)
+        }
+        Compression::UNCOMPRESSED
+        | Compression::SNAPPY
+        | Compression::LZO
+        | Compression::LZ4
+        | Compression::LZ4_RAW => {
+            Err("parquet.codec has no levels: use zstd, gzip or brotli, or leave it out".to_owned())
+        }
+    }
+}
 
 /// Rows after which a row group ends in any case.
 pub const ROW_GROUP_ROWS_MAX: usize = 1_048_576;
@@ -76,15 +133,33 @@ fn codec(name: &str) -> Result<(Compression, &'static str), String> {
     }
 }
 
-pub(crate) fn check(_settings: &Settings) -> Vec<Invalid> {
-    Vec::new()
+pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
+    // A codec that is wrong by itself is reported by its own key.
+    match build(settings) {
+        Err(problem)
+            if problem.key == PARQUET_COMPRESSION_LEVEL.name
+                && settings.problem(&PARQUET_COMPRESSION_LEVEL).is_none() =>
+        {
+            vec![problem]
+        }
+        Ok(_) | Err(_) => Vec::new(),
+    }
 }
 
 pub(crate) fn build(settings: &Settings) -> Result<Arc<dyn Format>, Invalid> {
     let name = settings.required_string(&PARQUET_CODEC)?;
-    ParquetFormat::new(&name)
-        .map(|format| Arc::new(format) as Arc<dyn Format>)
-        .map_err(|why| Invalid::value(&PARQUET_CODEC, &name, why))
+    let (mut compression, extension) = codec(&name).map_err(|why| Invalid::value(&PARQUET_CODEC, &name, why))?;
+    if settings.is_set(&PARQUET_COMPRESSION_LEVEL) {
+        let level = settings.long(&PARQUET_COMPRESSION_LEVEL)?;
+        compression = with_level(compression, level)
+            .map_err(|why| Invalid::value(&PARQUET_COMPRESSION_LEVEL, &level.to_string(), why))?;
+    }
+    let pages = settings.size(&PARQUET_DATA_PAGE_BYTES)?;
+    let has_dictionary = settings.boolean(&PARQUET_DICTIONARY_ENABLED)?;
+    let tune = |builder: WriterPropertiesBuilder| {
+        builder.set_data_page_size_limit(pages).set_dictionary_enabled(has_dictionary)
+    };
+    Ok(Arc::new(ParquetFormat::tuned(compression, extension, tune)))
 }
 
 /// Parquet with one codec.
@@ -106,6 +181,14 @@ impl ParquetFormat {
     /// Parquet with the codec that `parquet.codec` calls `codec_name`; the error ends "Invalid value ...: ".
     pub fn new(codec_name: &str) -> Result<ParquetFormat, String> {
         let (compression, extension) = codec(codec_name)?;
+        Ok(ParquetFormat::tuned(compression, extension, |builder| builder))
+    }
+
+    fn tuned(
+        compression: Compression,
+        extension: &'static str,
+        tune: impl Fn(WriterPropertiesBuilder) -> WriterPropertiesBuilder,
+    ) -> ParquetFormat {
         let properties = |statistics, no_index| {
             let builder = WriterProperties::builder()
                 .set_compression(compression)
@@ -113,14 +196,14 @@ impl ParquetFormat {
                 .set_coerce_types(true)
                 .set_statistics_enabled(statistics)
                 .set_offset_index_disabled(no_index);
-            Arc::new(builder.build())
+            Arc::new(tune(builder).build())
         };
-        Ok(ParquetFormat {
+        ParquetFormat {
             extension,
             small: properties(EnabledStatistics::Chunk, true),
             large: properties(EnabledStatistics::Page, false),
             converted: Mutex::new(None),
-        })
+        }
     }
 
     fn converted(&self, schema: &SchemaRef) -> Result<SchemaDescriptor, String> {
@@ -409,6 +492,26 @@ mod tests {
             settings("uncompressed").problem(&PARQUET_CODEC).unwrap().message,
             "Invalid value uncompressed for configuration parquet.codec: String must be one of: none, snappy, gzip, lzo, brotli, lz4, zstd, lz4_raw"
         );
+    }
+
+    #[test]
+    fn levels_pages_and_dictionaries_are_configured() {
+        let settings = |pairs: &[(&str, &str)]| crate::testing::settings(pairs);
+        let file = |pairs: &[(&str, &str)]| {
+            let format = build(&settings(pairs)).unwrap();
+            let file = conformance::encoded(format.as_ref(), &[Values::Typed(rows(0, 30_000))]);
+            assert_eq!(conformance::read_parquet(file.clone()), rows(0, 30_000));
+            file.len()
+        };
+        let zstd = ("parquet.codec", "zstd");
+        assert!(file(&[zstd, ("parquet.compression.level", "19")]) < file(&[zstd, ("parquet.compression.level", "1")]));
+        assert_ne!(file(&[]), file(&[("parquet.dictionary.enabled", "false")]));
+        assert!(file(&[]) < file(&[("parquet.data.page.bytes", "1024")]));
+        for (codec, level) in [("zstd", "23"), ("gzip", "10"), ("snappy", "1"), ("zstd", "-1")] {
+            let problems = check(&settings(&[("parquet.codec", codec), ("parquet.compression.level", level)]));
+            assert_eq!(problems[0].key, "parquet.compression.level", "{codec} {level}");
+        }
+        assert!(check(&settings(&[("parquet.codec", "lzo")])).is_empty());
     }
 
     #[test]
