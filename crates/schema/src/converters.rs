@@ -7,6 +7,8 @@ use crate::json_converter::JsonConverter;
 use crate::keys::{
     BYTES_REGISTRY_KEYS, JSON_KEYS, JSON_REGISTRY_KEYS, LATER_REGISTRY_KEYS, STRING_KEYS, STRING_REGISTRY_KEYS,
 };
+use crate::protobuf_converter::{PROTOBUF_KEYS, ProtobufConverter};
+use crate::registry_keys::REGISTRY_KEYS;
 use crate::string_converter::StringConverter;
 use crate::{Converter, Part};
 
@@ -38,7 +40,13 @@ pub const CONVERTERS: &[Plugin<BuildConverter>] = &[
         build: BytesConverter::build,
     },
     later(&["avro", "io.confluent.connect.avro.AvroConverter"], |_, part| not_yet(part, "avro")),
-    later(&["protobuf", "io.confluent.connect.protobuf.ProtobufConverter"], |_, part| not_yet(part, "protobuf")),
+    Plugin {
+        names: &["protobuf", "io.confluent.connect.protobuf.ProtobufConverter"],
+        doc: "Protobuf with a schema registry.",
+        keys: &[PROTOBUF_KEYS, REGISTRY_KEYS],
+        check: none,
+        build: |settings, part| ProtobufConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+    },
     later(&["json_schema", "io.confluent.connect.json.JsonSchemaConverter"], |_, part| not_yet(part, "json_schema")),
     later(&["boolean", "org.apache.kafka.connect.converters.BooleanConverter"], |_, part| not_yet(part, "boolean")),
     later(&["short", "org.apache.kafka.connect.converters.ShortConverter"], |_, part| not_yet(part, "short")),
@@ -94,7 +102,7 @@ mod tests {
 
     #[test]
     fn later_converters_are_known_and_say_so() {
-        for name in ["io.confluent.connect.avro.AvroConverter", "ProtobufConverter", "long"] {
+        for name in ["io.confluent.connect.avro.AvroConverter", "long"] {
             let message = build(name, Part::Key, &[]).err().unwrap();
             assert_eq!(message.key, "key.converter");
             assert!(message.message.ends_with("is not supported yet by this version; supported: json, string, bytes"));
