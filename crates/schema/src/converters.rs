@@ -4,6 +4,7 @@ use model::{Invalid, Plugin, Settings};
 
 use crate::bytes_converter::BytesConverter;
 use crate::json_converter::JsonConverter;
+use crate::json_schema_converter::{JSON_SCHEMA_KEYS, JsonSchemaConverter};
 use crate::keys::{
     BYTES_REGISTRY_KEYS, JSON_KEYS, JSON_REGISTRY_KEYS, LATER_REGISTRY_KEYS, STRING_KEYS, STRING_REGISTRY_KEYS,
 };
@@ -47,7 +48,13 @@ pub const CONVERTERS: &[Plugin<BuildConverter>] = &[
         check: none,
         build: |settings, part| ProtobufConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
     },
-    later(&["json_schema", "io.confluent.connect.json.JsonSchemaConverter"], |_, part| not_yet(part, "json_schema")),
+    Plugin {
+        names: &["json_schema", "io.confluent.connect.json.JsonSchemaConverter"],
+        doc: "JSON with a JSON Schema in a schema registry.",
+        keys: &[JSON_SCHEMA_KEYS, REGISTRY_KEYS],
+        check: none,
+        build: |settings, part| JsonSchemaConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+    },
     later(&["boolean", "org.apache.kafka.connect.converters.BooleanConverter"], |_, part| not_yet(part, "boolean")),
     later(&["short", "org.apache.kafka.connect.converters.ShortConverter"], |_, part| not_yet(part, "short")),
     later(&["integer", "org.apache.kafka.connect.converters.IntegerConverter"], |_, part| not_yet(part, "integer")),
@@ -92,6 +99,12 @@ mod tests {
         for name in ["json", "string", "bytes"] {
             for part in [Part::Key, Part::Value] {
                 block_on(conformance::converter(part, &mut || build(name, part, &[]).unwrap()));
+            }
+        }
+        for name in ["protobuf", "json_schema"] {
+            for part in [Part::Key, Part::Value] {
+                let pairs = [("value.converter.schema.registry.url", "http://127.0.0.1:1")];
+                block_on(conformance::converter(part, &mut || build(name, part, &pairs).unwrap()));
             }
         }
         for enable in ["true", "false"] {

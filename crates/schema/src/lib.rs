@@ -24,6 +24,7 @@ pub mod given;
 mod infer;
 mod json_columns;
 mod json_converter;
+mod json_schema_converter;
 mod keys;
 mod merge;
 mod nested_columns;
