@@ -308,3 +308,100 @@ impl ProtobufConverter {
 pub(crate) fn nulls_only(rows: usize) -> arrow::array::BinaryArray {
     arrow::array::BinaryArray::new_null(rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use arrow::array::Array;
+    use arrow::util::display::array_value_to_string;
+    use model::{Config, Offset, RawBatchBuilder, TopicPartition};
+
+    use super::*;
+
+    #[test]
+    fn message_indexes_are_a_path_or_a_single_zero() {
+        for (bytes, indexes, rest) in [
+            (&[0u8, 8, 1][..], vec![0], 2),
+            (&[2, 2], vec![1], 0),
+            (&[4, 2, 0, 9], vec![1, 0], 1),
+            (&[2, 0], vec![0], 0),
+        ] {
+            assert_eq!(split_indexes(bytes), Ok((indexes, &bytes[bytes.len() - rest..])));
+        }
+        for bytes in [&[][..], &[2], &[1], &[0x80], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[2, 1]] {
+            assert!(split_indexes(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    /// A registry that answers every question about schema 7, and knows no other.
+    fn registry() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap();
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let proto =
+                    "syntax = \\\"proto3\\\"; package p; message A { int32 a = 1; } message B { string b = 1; }";
+                let (status, body) = if request.starts_with("GET /schemas/ids/7/versions") {
+                    ("200 OK", r#"[{"subject":"t-value","version":4}]"#.to_owned())
+                } else if request.starts_with("GET /schemas/ids/7") {
+                    ("200 OK", format!("{{\"schemaType\":\"PROTOBUF\",\"schema\":\"{proto}\"}}"))
+                } else {
+                    ("404 Not Found", r#"{"error_code":40403,"message":"Schema not found"}"#.to_owned())
+                };
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\ncontent-type: application/json\r\n");
+                stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes()).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn runs_of_one_message_become_batches_and_bad_records_are_set_aside() {
+        let config = Config::from([("schema.registry.url".to_owned(), registry())]);
+        let mut converter = ProtobufConverter::build(&Settings::new(config), Part::Value).unwrap();
+        let values: &[Option<&[u8]>] = &[
+            Some(b"\0\0\0\0\x07\0\x08\x05"),
+            None,
+            Some(b"\0\0\0\0\x07\0\x08"),
+            Some(b"\0\0\0\0\x07\x02\x02\x0a\x01x"),
+            Some(b"\0\0\0\0\x08\0\x08\x05"),
+            Some(b"\0\0\0\0\x07\x02\x09"),
+            Some(b"{}"),
+            Some(b"\0\0\0\0\x07\0"),
+        ];
+        let mut builder = RawBatchBuilder::new(TopicPartition::new("t", 0), values.len(), 0);
+        for (row, value) in values.iter().enumerate() {
+            builder.push(Offset::new(row as i64).unwrap(), 0, None, *value, Vec::new());
+        }
+        let raw = builder.finish();
+        for _ in 0..2 {
+            let decoded = converter.decode(&raw).await.unwrap();
+            let rejected: Vec<usize> = decoded.rejected.iter().map(|rejected| rejected.row).collect();
+            assert_eq!(rejected, [2, 4, 5, 6]);
+            let mut shown = Vec::new();
+            for batch in &decoded.batches {
+                let Values::Typed(columns) = &batch.values else { panic!("all have a schema") };
+                let schema = batch.schema.as_ref().unwrap();
+                let rows = (0..batch.len()).map(|row| match columns.is_null(row) {
+                    true => "null".to_owned(),
+                    false => array_value_to_string(columns, row).unwrap(),
+                });
+                let (name, version) = (schema.name.clone().unwrap(), schema.version.unwrap());
+                shown.push(format!(
+                    "{name} {version} {:?} {}",
+                    batch.offsets.as_ref(),
+                    rows.collect::<Vec<_>>().join(" ")
+                ));
+            }
+            assert_eq!(shown, ["A 4 [0, 1] {a: 5} null", "B 4 [3] {b: x}", "A 4 [7] {a: 0}"]);
+        }
+    }
+}
