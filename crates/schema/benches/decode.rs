@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 use std::hint::black_box;
+use std::io::{Read, Write as _};
+use std::net::TcpListener;
 
 use arrow::array::BinaryArray;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use schema::{JsonColumns, TableSchema, Unknown, infer};
+use model::{Config, Offset, RawBatch, RawBatchBuilder, Settings, TopicPartition};
+use schema::{CONVERTERS, JsonColumns, Part, TableSchema, Unknown, infer};
 
 const RECORDS: u64 = 16_384;
 
@@ -85,5 +88,84 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode);
+/// A registry on loopback with one schema.
+fn registry(kind: &str, text: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let schema = serde_json::json!({"schemaType": kind, "schema": text}).to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap_or(0);
+            let versions = String::from_utf8_lossy(&request[..length]).contains("/versions");
+            let body = if versions { "[]" } else { &schema };
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+const PREDICTION_PROTO: &str = "syntax = \"proto3\"; message Prediction { string id = 1; string model_name = 2; \
+    string model_version = 3; Inputs inputs = 4; Outputs outputs = 5; } \
+    message Inputs { optional int64 age = 1; bool previously_insured = 2; string region = 3; } \
+    message Outputs { bool will_buy_insurance = 1; double confidence = 2; }";
+
+const PREDICTION_JSON_SCHEMA: &str = r#"{"type":"object","properties":{"id":{"type":"string"},
+    "model_name":{"type":"string"},"model_version":{"type":"string"},
+    "inputs":{"type":"object","properties":{"age":{"type":["integer","null"]},"previously_insured":{"type":"boolean"},
+    "region":{"type":"string"}}},"outputs":{"type":"object","properties":{"will_buy_insurance":{"type":"boolean"},
+    "confidence":{"type":"number"}}}}}"#;
+
+/// The same predictions as Protobuf, behind id and message index.
+fn protobuf_prediction(index: u64) -> Vec<u8> {
+    let mut inputs = vec![0x08, 18 + (index % 70) as u8, 0x10, (index & 1) as u8];
+    if index.is_multiple_of(10) {
+        inputs.extend(b"\x1a\x05north");
+    }
+    let mut outputs = vec![0x08, 1, 0x11];
+    outputs.extend((index as f64 / 1e6).to_le_bytes());
+    let mut value = vec![0, 0, 0, 0, 1, 0];
+    let id = format!("{index:036}");
+    for (number, bytes) in [id.as_bytes(), b"insurance", b"1.2.0", &inputs, &outputs].into_iter().enumerate() {
+        value.extend([(number as u8 + 1) << 3 | 2, bytes.len() as u8]);
+        value.extend(bytes);
+    }
+    value
+}
+
+fn raw(values: &[Vec<u8>]) -> RawBatch {
+    let mut builder = RawBatchBuilder::new(TopicPartition::new("t", 0), values.len(), 0);
+    for (row, value) in values.iter().enumerate() {
+        let offset = i64::try_from(row).ok().and_then(Offset::new).expect("a row number is an offset");
+        builder.push(offset, 0, None, Some(value), Vec::new());
+    }
+    builder.finish()
+}
+
+fn registered(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let protobuf: Vec<Vec<u8>> = (0..RECORDS).map(protobuf_prediction).collect();
+    let json = predictions(RECORDS).into_iter().map(|text| [b"\0\0\0\0\x01", text.as_bytes()].concat()).collect();
+    let mut group = criterion.benchmark_group("registered predictions");
+    group.throughput(Throughput::Elements(RECORDS));
+    for (name, kind, schema, values) in
+        [("protobuf", "PROTOBUF", PREDICTION_PROTO, protobuf), ("json_schema", "JSON", PREDICTION_JSON_SCHEMA, json)]
+    {
+        let config = Config::from([("schema.registry.url".to_owned(), registry(kind, schema))]);
+        let plugin = model::find(CONVERTERS, "converter", name).expect("the converter is in the table");
+        let mut converter = (plugin.build)(&Settings::new(config), Part::Value).expect("the settings are right");
+        let raw = raw(&values);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let decoded = runtime.block_on(converter.decode(black_box(&raw))).expect("the registry answers");
+                assert!(decoded.rejected.is_empty());
+                decoded.batches
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode, registered);
 criterion_main!(benches);

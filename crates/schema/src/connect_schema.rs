@@ -11,7 +11,7 @@ use crate::{JsonColumns, SchemaError};
 
 /// Precision of a Decimal whose schema does not say it (`connect.decimal.precision`): the most that all engines read.
 /// Upstream writes 64, at which many stop.
-const DECIMAL_PRECISION_DEFAULT: u64 = 38;
+pub(crate) const DECIMAL_PRECISION_DEFAULT: u64 = 38;
 
 /// What an envelope's schema makes of its payload.
 #[derive(Debug, PartialEq)]

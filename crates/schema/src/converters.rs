@@ -4,9 +4,12 @@ use model::{Invalid, Plugin, Settings};
 
 use crate::bytes_converter::BytesConverter;
 use crate::json_converter::JsonConverter;
+use crate::json_schema_converter::{JSON_SCHEMA_KEYS, JsonSchemaConverter};
 use crate::keys::{
     BYTES_REGISTRY_KEYS, JSON_KEYS, JSON_REGISTRY_KEYS, LATER_REGISTRY_KEYS, STRING_KEYS, STRING_REGISTRY_KEYS,
 };
+use crate::protobuf_converter::{PROTOBUF_KEYS, ProtobufConverter};
+use crate::registry_keys::REGISTRY_KEYS;
 use crate::string_converter::StringConverter;
 use crate::{Converter, Part};
 
@@ -38,8 +41,20 @@ pub const CONVERTERS: &[Plugin<BuildConverter>] = &[
         build: BytesConverter::build,
     },
     later(&["avro", "io.confluent.connect.avro.AvroConverter"], |_, part| not_yet(part, "avro")),
-    later(&["protobuf", "io.confluent.connect.protobuf.ProtobufConverter"], |_, part| not_yet(part, "protobuf")),
-    later(&["json_schema", "io.confluent.connect.json.JsonSchemaConverter"], |_, part| not_yet(part, "json_schema")),
+    Plugin {
+        names: &["protobuf", "io.confluent.connect.protobuf.ProtobufConverter"],
+        doc: "Protobuf with a schema registry.",
+        keys: &[PROTOBUF_KEYS, REGISTRY_KEYS],
+        check: none,
+        build: |settings, part| ProtobufConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+    },
+    Plugin {
+        names: &["json_schema", "io.confluent.connect.json.JsonSchemaConverter"],
+        doc: "JSON with a JSON Schema in a schema registry.",
+        keys: &[JSON_SCHEMA_KEYS, REGISTRY_KEYS],
+        check: none,
+        build: |settings, part| JsonSchemaConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+    },
     later(&["boolean", "org.apache.kafka.connect.converters.BooleanConverter"], |_, part| not_yet(part, "boolean")),
     later(&["short", "org.apache.kafka.connect.converters.ShortConverter"], |_, part| not_yet(part, "short")),
     later(&["integer", "org.apache.kafka.connect.converters.IntegerConverter"], |_, part| not_yet(part, "integer")),
@@ -86,6 +101,12 @@ mod tests {
                 block_on(conformance::converter(part, &mut || build(name, part, &[]).unwrap()));
             }
         }
+        for name in ["protobuf", "json_schema"] {
+            for part in [Part::Key, Part::Value] {
+                let pairs = [("value.converter.schema.registry.url", "http://127.0.0.1:1")];
+                block_on(conformance::converter(part, &mut || build(name, part, &pairs).unwrap()));
+            }
+        }
         for enable in ["true", "false"] {
             let pairs = [("value.converter.schemas.enable", enable)];
             block_on(conformance::converter(Part::Value, &mut || build("json", Part::Value, &pairs).unwrap()));
@@ -94,7 +115,7 @@ mod tests {
 
     #[test]
     fn later_converters_are_known_and_say_so() {
-        for name in ["io.confluent.connect.avro.AvroConverter", "ProtobufConverter", "long"] {
+        for name in ["io.confluent.connect.avro.AvroConverter", "long"] {
             let message = build(name, Part::Key, &[]).err().unwrap();
             assert_eq!(message.key, "key.converter");
             assert!(message.message.ends_with("is not supported yet by this version; supported: json, string, bytes"));

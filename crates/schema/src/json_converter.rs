@@ -264,13 +264,24 @@ fn typed_batch(
 ) -> Batch {
     let payloads = cells.iter().map(|(row, range)| range.clone().map(|range| &texts.value(*row)[range]));
     let read = reader.read_each(payloads);
-    let mut rows: Vec<usize> = cells.iter().map(|(row, _)| *row).collect();
-    let mut columns = read.columns;
-    if !read.rejected.is_empty() {
-        let bad: std::collections::HashSet<usize> = read.rejected.iter().map(|(cell, _)| *cell).collect();
-        let good: Vec<u32> = (0..cells.len()).filter(|cell| !bad.contains(cell)).map(|cell| cell as u32).collect();
+    let rows = cells.iter().map(|(row, _)| *row).collect();
+    fitting_rows(whole, rows, read.columns, read.rejected, |row, reason| rejected.push((row, reason)))
+}
+
+/// The batch of those rows of `whole` whose values could be read. `columns` has a row for each of `rows`; `bad` counts in
+/// them, and each is handed to `reject` under its row number in `whole`.
+pub(crate) fn fitting_rows(
+    whole: &Batch,
+    mut rows: Vec<usize>,
+    mut columns: StructArray,
+    bad: Vec<(usize, String)>,
+    mut reject: impl FnMut(usize, String),
+) -> Batch {
+    if !bad.is_empty() {
+        let known: std::collections::HashSet<usize> = bad.iter().map(|(cell, _)| *cell).collect();
+        let good: Vec<u32> = (0..rows.len()).filter(|cell| !known.contains(cell)).map(|cell| cell as u32).collect();
         columns = select(&columns, good.clone());
-        rejected.extend(read.rejected.into_iter().map(|(cell, reason)| (rows[cell], reason)));
+        bad.into_iter().for_each(|(cell, reason)| reject(rows[cell], reason));
         rows = good.into_iter().map(|cell| rows[cell as usize]).collect();
     }
     let mut batch = rows_of(whole, &rows);

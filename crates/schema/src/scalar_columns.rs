@@ -126,6 +126,11 @@ impl Bytes {
         self.validity.append_non_null();
     }
 
+    /// Bytes so far, of all rows together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
     pub(crate) fn push_base64(&mut self, text: &str) -> Option<()> {
         base64_into(text, &mut self.data)?;
         self.ends.push(self.data.len());

@@ -1,0 +1,186 @@
+//! `io.confluent.connect.json.JsonSchemaConverter`: JSON with the id of a JSON Schema before it, read into columns.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::{Batch, Importance, Invalid, Key, Kind, RawBatch, Settings, ValueSchema, Values};
+
+use crate::given::registered_json_schema;
+use crate::json_converter::fitting_rows;
+use crate::registry::{Registered, Registry, SchemaKind, WireId, runs};
+use crate::{Converter, Decoded, Error, JsonColumns, Part};
+
+/// Schemas whose readers are kept.
+const READERS_MAX: usize = 1_000;
+
+const PRODUCER: &str = "it is for producers, and a sink writes no JSON Schema";
+
+const fn flag(name: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key::new(name, Kind::Boolean, doc).default(default).importance(Importance::Medium).group("JSON Schema", 0)
+}
+
+/// The keys of JsonSchemaConverter beside those of the registry.
+pub(crate) const JSON_SCHEMA_KEYS: &[Key] = &[
+    flag("use.optional.for.nonrequired", "false", "Whether properties that are not required are nullable.")
+        .ignored("they always are: a record may leave them out, and Kafka Connect fails on it then"),
+    Key::new("decimal.format", Kind::String, "How decimals are written as JSON: BASE64 or NUMERIC.")
+        .default("BASE64")
+        .ignored("a sink reads JSON, and both formats are read"),
+    flag("object.additional.properties", "true", "Whether objects are written as open.").ignored(PRODUCER),
+    flag("preserve.additional.properties", "false", "Whether properties that the schema lacks are kept.")
+        .not_yet("properties that the schema does not have are left out"),
+    flag("ignore.modern.dialects", "false", "Whether newer dialects of JSON Schema are read as draft 7.")
+        .ignored("all dialects are read alike"),
+    flag("generalized.sum.type.support", "false", "Whether oneOf is a struct with general names.")
+        .not_yet("oneOf and anyOf of null and one other type are read, others are errors of the record"),
+    flag("flatten.singleton.unions", "true", "Whether a oneOf with one branch is that branch.").ignored("it always is"),
+    flag("ignore.default.for.nullables", "false", "Whether defaults of nullable properties are ignored.")
+        .ignored(PRODUCER),
+    flag("scrub.invalid.names", "false", "Whether invalid names are mended.").ignored(PRODUCER),
+    flag("json.fail.invalid.schema", "true", "Whether an invalid schema is an error.").ignored("it is"),
+    flag("json.fail.unknown.properties", "true", "Whether a property that the schema lacks is an error.")
+        .ignored(PRODUCER),
+];
+
+/// Reads JSON by the schema that the registry has for it. What does not fit the columns is rejected; what only JSON
+/// Schema could tell (patterns, ranges) is not looked at, as on Kafka Connect.
+pub(crate) struct JsonSchemaConverter {
+    part: Part,
+    registry: Registry,
+    readers: HashMap<(WireId, String), (JsonColumns, Arc<ValueSchema>)>,
+}
+
+impl JsonSchemaConverter {
+    pub(crate) fn build(settings: &Settings, part: Part) -> Result<Box<dyn Converter>, Invalid> {
+        let registry = Registry::build(settings, part)?;
+        Ok(Box::new(JsonSchemaConverter { part, registry, readers: HashMap::new() }))
+    }
+
+    /// Makes a reader for `id`, unless there is one; the sentence says why its records cannot be read.
+    async fn learn(&mut self, id: WireId, topic: &str) -> Result<Result<(), String>, Error> {
+        let key = (id, topic.to_owned());
+        if self.readers.contains_key(&key) {
+            return Ok(Ok(()));
+        }
+        let registered = match self.registry.schema(id, topic).await {
+            Ok(registered) => registered,
+            Err(lookup) => return Ok(Err(lookup.reason()?)),
+        };
+        if self.readers.len() >= READERS_MAX {
+            self.readers.clear();
+        }
+        Ok(match reader(&registered) {
+            Ok(made) => {
+                self.readers.insert(key, made);
+                Ok(())
+            }
+            Err(why) => Err(format!("schema {id}: {why}")),
+        })
+    }
+}
+
+fn reader(registered: &Registered) -> Result<(JsonColumns, Arc<ValueSchema>), String> {
+    match registered.kind {
+        SchemaKind::Json => {}
+        SchemaKind::Avro => return Err("it is an Avro schema; use AvroConverter".to_owned()),
+        SchemaKind::Protobuf => return Err("it is a Protobuf schema; use ProtobufConverter".to_owned()),
+    }
+    let references = registered.references.iter().map(|reference| (reference.name.as_str(), reference.text.as_str()));
+    let found = registered_json_schema(&registered.text, references).map_err(|error| error.0)?;
+    let columns = JsonColumns::connect(&found.schema, found.schema.fields(), true, None, false);
+    Ok((columns, Arc::new(ValueSchema { name: found.title, version: registered.version })))
+}
+
+#[async_trait]
+impl Converter for JsonSchemaConverter {
+    async fn decode(&mut self, raw: &RawBatch) -> Result<Decoded, Error> {
+        if raw.is_empty() {
+            return Ok(Decoded::default());
+        }
+        let topic = raw.topic_partition.topic.to_string();
+        let whole = Batch::decoded(raw, Values::Schemaless(arrow::array::BinaryArray::new_null(raw.len())));
+        let (id_runs, mut rejections) = runs(raw, self.part);
+        let mut batches = Vec::new();
+        for run in id_runs {
+            let refused = match run.id {
+                None => None,
+                Some(id) => self.learn(id, &topic).await?.err(),
+            };
+            let mut rows: Vec<usize> = run.cells.iter().map(|(row, _)| *row).collect();
+            if let Some(why) = &refused {
+                let values = run.cells.iter().filter(|(_, value)| value.is_some());
+                values.for_each(|(row, _)| rejections.push(*row, why.clone()));
+                rows = run.cells.iter().filter(|(_, value)| value.is_none()).map(|(row, _)| *row).collect();
+            }
+            let known = run.id.filter(|_| refused.is_none());
+            let reader = known.and_then(|id| self.readers.get_mut(&(id, topic.clone())));
+            let batch = match reader {
+                None => whole.select(&rows.iter().map(|row| *row as u32).collect::<Vec<_>>()),
+                Some((columns, schema)) => {
+                    let read = columns.read_each(run.cells.iter().map(|(_, value)| *value));
+                    let reject = |row, reason| rejections.push(row, reason);
+                    let mut batch = fitting_rows(&whole, rows, read.columns, read.rejected, reject);
+                    batch.schema = Some(schema.clone());
+                    batch
+                }
+            };
+            batches.extend(Some(batch).filter(|batch| !batch.is_empty()));
+        }
+        Ok(rejections.decoded(raw, batches))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::util::display::array_value_to_string;
+
+    use super::*;
+    use crate::registry::Reference;
+
+    fn registered(text: &str, references: &[(&str, &str)]) -> Registered {
+        let named = |(name, text): &(&str, &str)| Reference { name: (*name).to_owned(), text: (*text).to_owned() };
+        let references = references.iter().map(named).collect();
+        Registered { id: 1, kind: SchemaKind::Json, text: text.to_owned(), references, version: Some(3) }
+    }
+
+    #[test]
+    fn connects_marks_references_and_all_of_say_the_columns() {
+        let text = r##"{"title":"Order","type":"object","required":["id"],"properties":{
+            "id":{"type":"integer","connect.type":"int32"},"total":{"type":"number"},
+            "when":{"type":"integer","title":"org.apache.kafka.connect.data.Timestamp"},
+            "price":{"type":"number","title":"org.apache.kafka.connect.data.Decimal","connect.parameters":{"scale":"2"}},
+            "day":{"type":"string","format":"date"},"who":{"$ref":"person.json"},
+            "note":{"oneOf":[{"type":"null"},{"type":"string"}]},"tags":{"type":"object","additionalProperties":{"type":"integer"}},
+            "both":{"allOf":[{"type":"object","properties":{"a":{"type":"string"}}},{"$ref":"#/definitions/b"}]}},
+            "definitions":{"b":{"properties":{"b":{"type":"boolean"}}}}}"##;
+        let person = r#"{"type":"object","properties":{"name":{"type":"string"}}}"#;
+        let (mut columns, schema) = reader(&registered(text, &[("person.json", person)])).unwrap();
+        assert_eq!((schema.name.as_deref(), schema.version), (Some("Order"), Some(3)));
+        let expected = "id INT NOT NULL, total DOUBLE, when TIMESTAMP(3), price DECIMAL(38,2), day STRING, \
+                        who STRUCT<name: STRING>, note STRING, tags MAP<STRING, BIGINT NOT NULL>, both STRUCT<a: STRING, b: BOOLEAN>";
+        let shown = |schema: &crate::TableSchema| schema.to_json();
+        let given = crate::given::parse(&expected.replace("BIGINT NOT NULL", "BIGINT")).unwrap();
+        assert_eq!(
+            shown(columns.schema()).replace("\"valueContainsNull\":false", "\"valueContainsNull\":true"),
+            shown(&given)
+        );
+        let good = br#"{"id":7,"when":1500,"price":12.5,"day":"x","who":{"name":"n"},"tags":{"k":1},"extra":true}"#;
+        let bad = br#"{"id":"seven"}"#;
+        let read = columns.read_each([Some(&good[..]), Some(&bad[..])].into_iter());
+        assert_eq!(read.rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            array_value_to_string(&read.columns, 0).unwrap(),
+            "{id: 7, total: , when: 1970-01-01T00:00:01.500Z, price: 12.50, day: x, who: {name: n}, note: , tags: {k: 1}, both: }"
+        );
+    }
+
+    #[test]
+    fn what_is_no_usable_json_schema_is_a_reason() {
+        let why = |text: &str| reader(&registered(text, &[])).err().unwrap();
+        assert!(why(r#"{"type":"object","properties":{"a":{"$ref":"none.json"}}}"#).contains("none.json"));
+        assert!(why("{").starts_with("schema is not valid JSON"));
+        assert!(why(r#"{"oneOf":[{"type":"string"},{"type":"integer"}]}"#).contains("oneOf"));
+        assert!(reader(&registered(r#"{"type":"integer"}"#, &[])).is_ok());
+    }
+}

@@ -1,0 +1,796 @@
+//! Builders that read Protobuf's wire format straight into Arrow columns, field number by field number.
+//!
+//! A message is read as it comes: a scalar that comes again replaces itself, an embedded message goes on where it stopped,
+//! elements of lists are appended. Only when the row ends is it known what is missing, so [`Cell::end_row`] fills it in.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ListArray, MapArray, NullBufferBuilder, StructArray};
+use arrow::datatypes::{
+    DataType, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+};
+use prost_reflect::Value;
+
+use crate::column::Rows;
+use crate::fault::{Fault, Outcome};
+use crate::protobuf_values::LateColumn;
+use crate::protobuf_wire::{Wire, WireType, unzigzag, unzigzag32};
+use crate::scalar_columns::{Booleans, Bytes, Ends, Numbers};
+
+/// Keys of a map up to which each is compared with each.
+const FEW_KEYS: usize = 16;
+
+/// Bytes of text that a column may hold: texts that the schema brings, not the record, can be many.
+const TEXT_BYTES_MAX: usize = 1 << 30;
+
+/// The integers of Protobuf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whole {
+    Int32,
+    Sint32,
+    Sfixed32,
+    Uint32,
+    Fixed32,
+    Int64,
+    Sint64,
+    /// Beyond INT64 it becomes negative, as in Java.
+    Uint64,
+    /// As `Uint64`.
+    Fixed64,
+    Sfixed64,
+}
+
+impl Whole {
+    fn wire_type(self) -> WireType {
+        match self {
+            Whole::Int32 | Whole::Sint32 | Whole::Uint32 | Whole::Int64 | Whole::Sint64 | Whole::Uint64 => {
+                WireType::Varint
+            }
+            Whole::Sfixed32 | Whole::Fixed32 => WireType::Fixed32,
+            Whole::Fixed64 | Whole::Sfixed64 => WireType::Fixed64,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn read(self, wire: &mut Wire<'_>) -> Outcome<i64> {
+        Ok(match self {
+            Whole::Int32 => i64::from(wire.varint()? as i32),
+            Whole::Sint32 => i64::from(unzigzag32(wire.varint()?)),
+            Whole::Sfixed32 => i64::from(wire.fixed32()? as i32),
+            Whole::Uint32 => i64::from(wire.varint()? as u32),
+            Whole::Fixed32 => i64::from(wire.fixed32()?),
+            Whole::Int64 | Whole::Uint64 => wire.varint()? as i64,
+            Whole::Sint64 => unzigzag(wire.varint()?),
+            Whole::Fixed64 | Whole::Sfixed64 => wire.fixed64()? as i64,
+        })
+    }
+}
+
+/// The names of an enumeration.
+#[derive(Debug)]
+pub(crate) struct EnumNames {
+    pub(crate) name: String,
+    /// By number, rising, the first name of each.
+    pub(crate) values: Vec<(i32, Box<str>)>,
+    /// Whether other numbers are taken for a field that is not there, as in proto2.
+    pub(crate) closed: bool,
+}
+
+impl EnumNames {
+    fn find(&self, number: i32) -> Option<&str> {
+        // Most enumerations count from 0.
+        if let Some((_, name)) =
+            usize::try_from(number).ok().and_then(|at| self.values.get(at)).filter(|at| at.0 == number)
+        {
+            return Some(name);
+        }
+        self.values.binary_search_by_key(&number, |(number, _)| *number).ok().map(|at| &*self.values[at].1)
+    }
+}
+
+/// The place of one value: a field, an element of a list, key or value of a map.
+pub(crate) enum Cell {
+    Bool(Booleans),
+    Int8(Numbers<Int8Type>, Whole),
+    Int16(Numbers<Int16Type>, Whole),
+    Int32(Numbers<Int32Type>, Whole),
+    Int64(Numbers<Int64Type>, Whole),
+    Float(Numbers<Float32Type>),
+    Double(Numbers<Float64Type>),
+    Text(Bytes),
+    Binary(Bytes),
+    EnumName(Bytes, Arc<EnumNames>),
+    EnumNumber(Numbers<Int32Type>, Arc<EnumNames>),
+    /// Messages that become one value.
+    Late(Box<LateColumn>),
+    Message(Box<MessageColumn>),
+    /// A oneof as a struct of its members.
+    Union(Box<UnionColumn>),
+    List(Box<ListColumn>),
+    Map(Box<MapColumn>),
+}
+
+impl Cell {
+    /// The cell seen only as rows.
+    pub(crate) fn rows(&mut self) -> &mut dyn Rows {
+        match self {
+            Cell::Bool(column) => column,
+            Cell::Int8(column, _) => column,
+            Cell::Int16(column, _) => column,
+            Cell::Int32(column, _) | Cell::EnumNumber(column, _) => column,
+            Cell::Int64(column, _) => column,
+            Cell::Float(column) => column,
+            Cell::Double(column) => column,
+            Cell::Text(column) | Cell::Binary(column) | Cell::EnumName(column, _) => column,
+            Cell::Late(column) => column.as_mut(),
+            Cell::Message(column) => column.as_mut(),
+            Cell::Union(column) => column.as_mut(),
+            Cell::List(column) => column.as_mut(),
+            Cell::Map(column) => column.as_mut(),
+        }
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Cell::Bool(column) => column.len(),
+            Cell::Int8(column, _) => column.len(),
+            Cell::Int16(column, _) => column.len(),
+            Cell::Int32(column, _) | Cell::EnumNumber(column, _) => column.len(),
+            Cell::Int64(column, _) => column.len(),
+            Cell::Float(column) => column.len(),
+            Cell::Double(column) => column.len(),
+            Cell::Text(column) | Cell::Binary(column) | Cell::EnumName(column, _) => column.len(),
+            Cell::Late(column) => column.len(),
+            Cell::Message(column) => column.len(),
+            Cell::Union(column) => column.len(),
+            Cell::List(column) => column.len(),
+            Cell::Map(column) => column.len(),
+        }
+    }
+
+    /// How one value of it stands on the wire.
+    fn wire_type(&self) -> WireType {
+        match self {
+            Cell::Bool(_) | Cell::EnumName(_, _) | Cell::EnumNumber(_, _) => WireType::Varint,
+            Cell::Int8(_, whole) | Cell::Int16(_, whole) | Cell::Int32(_, whole) | Cell::Int64(_, whole) => {
+                whole.wire_type()
+            }
+            Cell::Float(_) => WireType::Fixed32,
+            Cell::Double(_) => WireType::Fixed64,
+            Cell::Text(_) | Cell::Binary(_) | Cell::Late(_) | Cell::Message(_) | Cell::Map(_) => WireType::Span,
+            Cell::List(column) => column.element.wire_type(),
+            Cell::Union(_) => unreachable!("the members of a oneof are read, not the oneof"),
+        }
+    }
+
+    /// Reads one value into row `row`, which may hold one already.
+    #[inline]
+    pub(crate) fn put(&mut self, wire: &mut Wire<'_>, wire_type: WireType, row: usize) -> Outcome<()> {
+        if let Cell::List(column) = self {
+            return column.put(wire, wire_type);
+        }
+        wire_type.expect(self.wire_type())?;
+        self.put_expected(wire, row)
+    }
+
+    fn put_expected(&mut self, wire: &mut Wire<'_>, row: usize) -> Outcome<()> {
+        match self {
+            Cell::Message(column) => {
+                let span = wire.span()?;
+                column.merge(&mut Wire::part(wire.payload(), &span))
+            }
+            Cell::Late(column) => {
+                column.put(wire.span()?);
+                Ok(())
+            }
+            Cell::Map(column) => {
+                column.pending.push(wire.span()?);
+                Ok(())
+            }
+            Cell::List(_) | Cell::Union(_) => unreachable!("lists and oneofs are read by their own functions"),
+            scalar => scalar.put_scalar(wire, row),
+        }
+    }
+
+    #[inline]
+    fn put_scalar(&mut self, wire: &mut Wire<'_>, row: usize) -> Outcome<()> {
+        match self {
+            Cell::Bool(column) => {
+                let value = wire.varint()? != 0;
+                last_wins(column, row);
+                column.push(value);
+            }
+            Cell::Int8(column, whole) => push_number(column, row, whole.read(wire)? as i8),
+            Cell::Int16(column, whole) => push_number(column, row, whole.read(wire)? as i16),
+            Cell::Int32(column, whole) => push_number(column, row, whole.read(wire)? as i32),
+            Cell::Int64(column, whole) => push_number(column, row, whole.read(wire)?),
+            Cell::Float(column) => push_number(column, row, f32::from_bits(wire.fixed32()?)),
+            Cell::Double(column) => push_number(column, row, f64::from_bits(wire.fixed64()?)),
+            Cell::Text(column) => {
+                let span = wire.span()?;
+                let bytes = wire.bytes(&span);
+                if let Err(error) = std::str::from_utf8(bytes) {
+                    return Err(Fault::new(format!("is a string but not UTF-8 at its byte {}", error.valid_up_to())));
+                }
+                last_wins(column, row);
+                column.push(bytes);
+            }
+            Cell::Binary(column) => {
+                let span = wire.span()?;
+                last_wins(column, row);
+                column.push(wire.bytes(&span));
+            }
+            Cell::EnumName(column, names) => {
+                let number = wire.varint()? as i32;
+                push_enum_name(column, names, number, row)?;
+            }
+            Cell::EnumNumber(column, names) => {
+                let number = wire.varint()? as i32;
+                if !names.closed || names.find(number).is_some() {
+                    push_number(column, row, number);
+                }
+            }
+            Cell::Late(_) | Cell::Message(_) | Cell::Union(_) | Cell::List(_) | Cell::Map(_) => {
+                unreachable!("only scalars are put as scalars")
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether row `row` has got a value, or needs none.
+    #[inline]
+    fn started(&self, row: usize) -> bool {
+        match self {
+            Cell::Message(column) => column.open,
+            Cell::Late(column) => column.started(),
+            Cell::Union(_) | Cell::List(_) | Cell::Map(_) => true,
+            scalar => scalar.len() > row,
+        }
+    }
+
+    /// Ends a row that has [started](Self::started), or starts and ends one of an empty message.
+    #[inline]
+    pub(crate) fn end_row(&mut self, payload: &[u8], present: bool) -> Outcome<()> {
+        match self {
+            Cell::Bool(_)
+            | Cell::Int8(_, _)
+            | Cell::Int16(_, _)
+            | Cell::Int32(_, _)
+            | Cell::Int64(_, _)
+            | Cell::Float(_)
+            | Cell::Double(_)
+            | Cell::Text(_)
+            | Cell::Binary(_)
+            | Cell::EnumName(_, _)
+            | Cell::EnumNumber(_, _) => Ok(()),
+            Cell::Late(column) => column.end_row(payload),
+            Cell::Message(column) => column.end_row(payload, present),
+            Cell::Union(column) => column.end_row(payload),
+            Cell::List(column) => {
+                column.end_row();
+                Ok(())
+            }
+            Cell::Map(column) => column.end_row(payload),
+        }
+    }
+
+    /// Appends a scalar that the schema has as default; a message is empty then.
+    pub(crate) fn push_default(&mut self, value: &Value, payload: &[u8]) -> Outcome<()> {
+        match (self, value) {
+            (Cell::Bool(column), Value::Bool(flag)) => column.push(*flag),
+            (Cell::Int8(column, _), Value::I32(number)) => column.push(*number as i8),
+            (Cell::Int16(column, _), Value::I32(number)) => column.push(*number as i16),
+            (Cell::Int32(column, _), Value::I32(number)) => column.push(*number),
+            (Cell::Int64(column, _), Value::I64(number)) => column.push(*number),
+            (Cell::Int64(column, _), Value::U64(number)) => column.push(*number as i64),
+            (Cell::Int64(column, _), Value::U32(number)) => column.push(i64::from(*number)),
+            (Cell::Float(column), Value::F32(number)) => column.push(*number),
+            (Cell::Double(column), Value::F64(number)) => column.push(*number),
+            (Cell::Text(column), Value::String(text)) => push_text(column, text)?,
+            (Cell::Binary(column), Value::Bytes(bytes)) => {
+                check_room(column, bytes.len())?;
+                column.push(bytes);
+            }
+            (Cell::EnumName(column, names), Value::EnumNumber(number)) => {
+                let row = column.len();
+                push_enum_name(column, names, *number, row)?;
+            }
+            (Cell::EnumNumber(column, _), Value::EnumNumber(number)) => column.push(*number),
+            (cell, _) => return cell.end_row(payload, false),
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn last_wins(column: &mut dyn Rows, row: usize) {
+    if column.len() > row {
+        column.truncate(row);
+    }
+}
+
+#[inline]
+fn push_number<T: arrow::array::ArrowPrimitiveType>(column: &mut Numbers<T>, row: usize, value: T::Native) {
+    if column.len() > row {
+        column.truncate(row);
+    }
+    column.push(value);
+}
+
+fn push_enum_name(column: &mut Bytes, names: &EnumNames, number: i32, row: usize) -> Outcome<()> {
+    let Some(name) = names.find(number) else {
+        if names.closed {
+            return Ok(());
+        }
+        last_wins(column, row);
+        return push_text(column, &format!("UNKNOWN_ENUM_VALUE_{}_{number}", names.name));
+    };
+    last_wins(column, row);
+    push_text(column, name)
+}
+
+/// Appends a text that is not the record's own.
+pub(crate) fn push_text(column: &mut Bytes, text: &str) -> Outcome<()> {
+    check_room(column, text.len())?;
+    column.push(text.as_bytes());
+    Ok(())
+}
+
+fn check_room(column: &Bytes, more: usize) -> Outcome<()> {
+    if column.bytes().saturating_add(more) > TEXT_BYTES_MAX {
+        return Err(Fault::new("is larger than 1 GiB once its names or defaults are written out"));
+    }
+    Ok(())
+}
+
+/// What a field that is not on the wire is.
+#[derive(Debug, Clone)]
+pub(crate) enum Absent {
+    /// Null.
+    Null,
+    /// The default of its type or schema; of a message: an empty one.
+    Default(Value),
+    /// An error; the default inside messages that are not there themselves.
+    Required(Value),
+}
+
+/// A field of a message, or a oneof of it.
+pub(crate) struct Slot {
+    pub(crate) name: Box<str>,
+    pub(crate) cell: Cell,
+    pub(crate) absent: Absent,
+    /// The oneof that the field belongs to, if its members stand side by side (`flatten.unions`).
+    pub(crate) union: Option<usize>,
+}
+
+/// Where the value of a field number goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    Slot(usize),
+    Member { slot: usize, member: usize },
+}
+
+/// Messages as structs.
+pub(crate) struct MessageColumn {
+    /// In the order of the columns.
+    slots: Vec<Slot>,
+    /// By field number, rising.
+    targets: Vec<(u32, Target)>,
+    fields: Fields,
+    validity: NullBufferBuilder,
+    rows: usize,
+    /// Whether a row has begun.
+    open: bool,
+}
+
+impl MessageColumn {
+    pub(crate) fn new(slots: Vec<Slot>, mut targets: Vec<(u32, Target)>, fields: Fields) -> Self {
+        targets.sort_by_key(|(number, _)| *number);
+        Self { slots, targets, fields, validity: NullBufferBuilder::new(0), rows: 0, open: false }
+    }
+
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// Reads what is in `wire` into the row that has begun, or begins one.
+    pub(crate) fn merge(&mut self, wire: &mut Wire<'_>) -> Outcome<()> {
+        self.open = true;
+        // Fields come in the order of their numbers, nearly always.
+        let mut expected = 0;
+        while !wire.is_empty() {
+            let (number, wire_type) = wire.tag()?;
+            let at = match self.targets.get(expected) {
+                Some((next, _)) if *next == number => expected,
+                Some(_) | None => match self.targets.binary_search_by_key(&number, |(number, _)| *number) {
+                    Ok(at) => at,
+                    Err(_) => {
+                        wire.skip(number, wire_type)?;
+                        continue;
+                    }
+                },
+            };
+            expected = at + 1;
+            match self.targets[at].1 {
+                Target::Slot(index) => {
+                    let slot = &mut self.slots[index];
+                    slot.cell.put(wire, wire_type, self.rows).map_err(|fault| fault.within(&slot.name))?;
+                    if slot.union.is_some() && slot.cell.started(self.rows) {
+                        self.clear_others(index);
+                    }
+                    if matches!(self.slots[index].cell, Cell::List(_)) {
+                        expected = at;
+                    }
+                }
+                Target::Member { slot, member } => {
+                    let slot = &mut self.slots[slot];
+                    let Cell::Union(union) = &mut slot.cell else { unreachable!("a oneof is a union column") };
+                    union.put(member, wire, wire_type).map_err(|fault| fault.within(&slot.name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the members of a oneof the last one counts.
+    fn clear_others(&mut self, index: usize) {
+        let union = self.slots[index].union;
+        for (other, slot) in self.slots.iter_mut().enumerate() {
+            if other != index && slot.union == union {
+                slot.cell.rows().truncate(self.rows);
+            }
+        }
+    }
+
+    /// Fills what is missing and ends the row. A message that is not `present` lacks nothing.
+    pub(crate) fn end_row(&mut self, payload: &[u8], present: bool) -> Outcome<()> {
+        for slot in &mut self.slots {
+            let outcome = if slot.cell.started(self.rows) {
+                slot.cell.end_row(payload, present)
+            } else {
+                match &slot.absent {
+                    Absent::Null => {
+                        slot.cell.rows().push_null();
+                        Ok(())
+                    }
+                    Absent::Default(value) => slot.cell.push_default(value, payload),
+                    Absent::Required(value) if !present => slot.cell.push_default(value, payload),
+                    Absent::Required(_) => Err(Fault::new("is required in the schema but missing in the record")),
+                }
+            };
+            outcome.map_err(|fault| fault.within(&slot.name))?;
+        }
+        self.validity.append_non_null();
+        self.rows += 1;
+        self.open = false;
+        Ok(())
+    }
+
+    /// The rows as a [`StructArray`]; the column is empty afterwards.
+    pub(crate) fn finish_struct(&mut self) -> StructArray {
+        let columns: Vec<ArrayRef> = self.slots.iter_mut().map(|slot| slot.cell.rows().finish()).collect();
+        let rows = std::mem::take(&mut self.rows);
+        StructArray::try_new_with_length(self.fields.clone(), columns, self.validity.finish(), rows)
+            .expect("every slot has a row for each row, and nulls of required fields only under a null")
+    }
+}
+
+impl Rows for MessageColumn {
+    fn len(&self) -> usize {
+        self.rows
+    }
+
+    fn push_null(&mut self) {
+        for slot in &mut self.slots {
+            slot.cell.rows().push_null();
+        }
+        self.validity.append_null();
+        self.rows += 1;
+        self.open = false;
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        for slot in &mut self.slots {
+            slot.cell.rows().truncate(rows);
+        }
+        self.validity.truncate(rows);
+        self.rows = rows;
+        self.open = false;
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(self.finish_struct())
+    }
+}
+
+/// Oneofs as structs with one field for each member.
+pub(crate) struct UnionColumn {
+    members: Vec<(Box<str>, Cell)>,
+    chosen: Option<usize>,
+    fields: Fields,
+    validity: NullBufferBuilder,
+    rows: usize,
+}
+
+impl UnionColumn {
+    pub(crate) fn new(members: Vec<(Box<str>, Cell)>, fields: Fields) -> Self {
+        Self { members, chosen: None, fields, validity: NullBufferBuilder::new(0), rows: 0 }
+    }
+
+    fn put(&mut self, member: usize, wire: &mut Wire<'_>, wire_type: WireType) -> Outcome<()> {
+        let rows = self.rows;
+        let (name, cell) = &mut self.members[member];
+        cell.put(wire, wire_type, rows).map_err(|fault| fault.within(name))?;
+        if !cell.started(rows) {
+            return Ok(());
+        }
+        if let Some(before) = self.chosen.replace(member).filter(|before| *before != member) {
+            self.members[before].1.rows().truncate(rows);
+        }
+        Ok(())
+    }
+
+    fn end_row(&mut self, payload: &[u8]) -> Outcome<()> {
+        let Some(chosen) = self.chosen.take() else {
+            self.push_null();
+            return Ok(());
+        };
+        for (index, (name, cell)) in self.members.iter_mut().enumerate() {
+            if index == chosen {
+                cell.end_row(payload, true).map_err(|fault| fault.within(name))?;
+            } else {
+                cell.rows().push_null();
+            }
+        }
+        self.validity.append_non_null();
+        self.rows += 1;
+        Ok(())
+    }
+}
+
+impl Rows for UnionColumn {
+    fn len(&self) -> usize {
+        self.rows
+    }
+
+    fn push_null(&mut self) {
+        for (_, cell) in &mut self.members {
+            cell.rows().push_null();
+        }
+        self.validity.append_null();
+        self.rows += 1;
+        self.chosen = None;
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        for (_, cell) in &mut self.members {
+            cell.rows().truncate(rows);
+        }
+        self.validity.truncate(rows);
+        self.rows = rows;
+        self.chosen = None;
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        let columns: Vec<ArrayRef> = self.members.iter_mut().map(|(_, cell)| cell.rows().finish()).collect();
+        let rows = std::mem::take(&mut self.rows);
+        let nulls = self.validity.finish();
+        Arc::new(
+            StructArray::try_new_with_length(self.fields.clone(), columns, nulls, rows)
+                .expect("every member has a row for each row, and all of them are nullable"),
+        )
+    }
+}
+
+/// Repeated fields.
+pub(crate) struct ListColumn {
+    ends: Ends,
+    element: Cell,
+    field: FieldRef,
+    validity: NullBufferBuilder,
+}
+
+impl ListColumn {
+    pub(crate) fn new(element: Cell, field: FieldRef) -> Self {
+        Self { ends: Ends::new(), element, field, validity: NullBufferBuilder::new(0) }
+    }
+
+    /// One element, or many that are packed.
+    fn put(&mut self, wire: &mut Wire<'_>, wire_type: WireType) -> Outcome<()> {
+        let wanted = self.element.wire_type();
+        if wire_type == WireType::Span && wanted != WireType::Span {
+            let span = wire.span()?;
+            let mut packed = Wire::part(wire.payload(), &span);
+            while !packed.is_empty() {
+                let row = self.element.len();
+                self.element.put_scalar(&mut packed, row)?;
+            }
+            return Ok(());
+        }
+        wire_type.expect(wanted)?;
+        let row = self.element.len();
+        self.element.put_expected(wire, row)?;
+        if self.element.started(row) { self.element.end_row(wire.payload(), true) } else { Ok(()) }
+    }
+
+    fn end_row(&mut self) {
+        self.ends.push(self.element.len());
+        self.validity.append_non_null();
+    }
+}
+
+impl Rows for ListColumn {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn push_null(&mut self) {
+        self.ends.push(self.element.len());
+        self.validity.append_null();
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        let elements = self.ends.truncate(rows);
+        self.element.rows().truncate(elements);
+        self.validity.truncate(rows);
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        let elements = self.element.rows().finish();
+        Arc::new(ListArray::new(self.field.clone(), self.ends.finish(), elements, self.validity.finish()))
+    }
+}
+
+/// Maps. Their entries are read when the row ends, since of a key that comes twice the last one counts.
+pub(crate) struct MapColumn {
+    ends: Ends,
+    key: Cell,
+    key_default: Value,
+    value: Cell,
+    value_default: Value,
+    entries: FieldRef,
+    validity: NullBufferBuilder,
+    /// The entries of the row that has begun.
+    pending: Vec<Range<usize>>,
+    keys: Vec<EntryKey>,
+}
+
+/// A key, comparable: a number, or where its text is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct EntryKey {
+    number: i64,
+    text: Range<usize>,
+}
+
+impl MapColumn {
+    pub(crate) fn new(key: (Cell, Value), value: (Cell, Value), entries: FieldRef) -> Self {
+        Self {
+            ends: Ends::new(),
+            key: key.0,
+            key_default: key.1,
+            value: value.0,
+            value_default: value.1,
+            entries,
+            validity: NullBufferBuilder::new(0),
+            pending: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    fn end_row(&mut self, payload: &[u8]) -> Outcome<()> {
+        let pending = std::mem::take(&mut self.pending);
+        let outcome = self.read_entries(payload, &pending);
+        self.pending = pending;
+        self.pending.clear();
+        outcome?;
+        self.ends.push(self.key.len());
+        self.validity.append_non_null();
+        Ok(())
+    }
+
+    fn read_entries(&mut self, payload: &[u8], pending: &[Range<usize>]) -> Outcome<()> {
+        if let [only] = pending {
+            return self.read_entry(payload, only);
+        }
+        self.keys.clear();
+        for entry in pending {
+            let key = self.entry_key(payload, entry)?;
+            self.keys.push(key);
+        }
+        let winners: Option<HashMap<(i64, &[u8]), usize>> = (pending.len() > FEW_KEYS)
+            .then(|| self.keys.iter().enumerate().map(|(index, key)| (key.parts(payload), index)).collect());
+        let wins: Vec<bool> = (0..pending.len())
+            .map(|index| {
+                let key = self.keys[index].parts(payload);
+                match &winners {
+                    Some(winners) => winners.get(&key) == Some(&index),
+                    None => !self.keys[index + 1..].iter().any(|later| later.parts(payload) == key),
+                }
+            })
+            .collect();
+        for (entry, _) in pending.iter().zip(wins).filter(|(_, wins)| *wins) {
+            self.read_entry(payload, entry)?;
+        }
+        Ok(())
+    }
+
+    /// The key of an entry alone.
+    fn entry_key(&self, payload: &[u8], entry: &Range<usize>) -> Outcome<EntryKey> {
+        let mut wire = Wire::part(payload, entry);
+        let mut found = EntryKey { number: 0, text: 0..0 };
+        while !wire.is_empty() {
+            let (number, wire_type) = wire.tag()?;
+            if number != 1 {
+                wire.skip(number, wire_type)?;
+                continue;
+            }
+            wire_type.expect(self.key.wire_type()).map_err(|fault| fault.within("key"))?;
+            match &self.key {
+                Cell::Int32(_, whole) | Cell::Int64(_, whole) => found.number = whole.read(&mut wire)?,
+                Cell::Bool(_) => found.number = i64::from(wire.varint()? != 0),
+                _text => found.text = wire.span()?,
+            }
+        }
+        Ok(found)
+    }
+
+    fn read_entry(&mut self, payload: &[u8], entry: &Range<usize>) -> Outcome<()> {
+        let row = self.key.len();
+        let mut wire = Wire::part(payload, entry);
+        while !wire.is_empty() {
+            let (number, wire_type) = wire.tag()?;
+            match number {
+                1 => self.key.put(&mut wire, wire_type, row).map_err(|fault| fault.within("key"))?,
+                2 => self.value.put(&mut wire, wire_type, row).map_err(|fault| fault.within("value"))?,
+                _ => wire.skip(number, wire_type)?,
+            }
+        }
+        if !self.key.started(row) {
+            self.key.push_default(&self.key_default, payload)?;
+        }
+        let ended = if self.value.started(row) {
+            self.value.end_row(payload, true)
+        } else {
+            self.value.push_default(&self.value_default, payload)
+        };
+        ended.map_err(|fault| fault.within("value"))
+    }
+}
+
+impl EntryKey {
+    fn parts<'p>(&self, payload: &'p [u8]) -> (i64, &'p [u8]) {
+        (self.number, payload.get(self.text.clone()).unwrap_or_default())
+    }
+}
+
+impl Rows for MapColumn {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn push_null(&mut self) {
+        self.ends.push(self.key.len());
+        self.validity.append_null();
+        self.pending.clear();
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        let entries = self.ends.truncate(rows);
+        self.key.rows().truncate(entries);
+        self.value.rows().truncate(entries);
+        self.validity.truncate(rows);
+        self.pending.clear();
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        let DataType::Struct(fields) = self.entries.data_type() else { unreachable!("map entries are a struct") };
+        let (keys, values) = (self.key.rows().finish(), self.value.rows().finish());
+        let entries = StructArray::new(fields.clone(), vec![keys, values], None);
+        let (offsets, nulls) = (self.ends.finish(), self.validity.finish());
+        debug_assert_eq!(entries.len(), *offsets.last().unwrap_or(&0) as usize);
+        Arc::new(MapArray::new(self.entries.clone(), offsets, entries, nulls, false))
+    }
+}
