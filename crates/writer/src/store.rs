@@ -22,6 +22,10 @@ use crate::error::{Error, Failure, Verdict, verdict};
 use crate::label::Label;
 use crate::s3_requests::{NumberedUploads, S3Bucket};
 
+/// Time for the look after the last try of a PUT whose outcome is unknown. A store that answers at all does so sooner; for
+/// one that is dead it is all that is added to the tries.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+
 /// How often and how long a request is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryRules {
@@ -269,6 +273,14 @@ impl Store {
         self.unless_absent(found.await)
     }
 
+    /// Whether one look, which has at most [`LAST_LOOK`], sees the object. `false` says nothing.
+    async fn glimpses(&self, key: &str) -> bool {
+        let Ok(path) = self.path("look for", key) else { return false };
+        let limit = self.0.rules.attempt_timeout.min(LAST_LOOK);
+        let look = self.0.objects.get_opts(&path, GetOptions::new().with_head(true));
+        matches!(tokio::time::timeout(limit, look).await, Ok(Ok(_)))
+    }
+
     /// These bytes of an object; `None` when it is not there.
     pub(crate) async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, Error> {
         if range.is_empty() {
@@ -308,7 +320,7 @@ impl Store {
             // Two writers at once are answered "conflict" before either has written. And a store that refuses a name that
             // is taken before it has read the body may be heard as a broken connection, each time anew. A look decides.
             let is_last = verdict == Verdict::Transient && attempt >= self.0.rules.attempts;
-            if (verdict == Verdict::Present || is_last) && self.find(key).await?.is_some() {
+            if (verdict == Verdict::Present && self.find(key).await?.is_some()) || (is_last && self.glimpses(key).await) {
                 return Ok(Put::Occupied);
             }
             let failure = self.failure("create", key, attempt, source);
@@ -509,7 +521,7 @@ mod tests {
         let before = tokio::time::Instant::now();
         let error = store.create("a/b", "1".into()).await.unwrap_err();
         assert!(error.is_transient());
-        assert!(before.elapsed() < Duration::from_secs(3 * 60 + 1), "{:?}", before.elapsed());
+        assert!(before.elapsed() < Duration::from_secs(3 * 60 + 1) + LAST_LOOK, "{:?}", before.elapsed());
         let text = error.to_string();
         assert!(
             text.contains("could not create a/b in faulty after 3 attempts") && text.contains("no answer within 60s"),
