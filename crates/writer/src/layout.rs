@@ -2,6 +2,8 @@
 
 use model::{Check, Importance, Invalid, Key, Kind, Offset, Settings, TopicPartition, Width};
 
+use crate::partition::{may_route, topic_and_path};
+
 /// First part of every key.
 pub const TOPICS_DIR: Key = Key::new(
     "topics.dir",
@@ -75,6 +77,11 @@ fn check_delimiter(text: &str) -> Result<(), String> {
 
 /// Makes the keys of a connector's objects:
 /// `[topics.dir D] topic D path D topic F partition F offset extension` with the two delimiters D and F.
+///
+/// Rows that a transform (`RegexRouter`, `TimestampRouter`) has routed to another topic lie below that topic's directory, and
+/// the name says both, because two topics that are routed to one would otherwise take each other's names:
+/// `[topics.dir D] routed D path D routed F topic F partition F offset extension`. This is the one name that differs from
+/// upstream's, which loses rows there. To find the objects of a topic again, all of `topics.dir` is listed then.
 #[derive(Debug, Clone)]
 pub struct Layout {
     prefix: String,
@@ -82,6 +89,8 @@ pub struct Layout {
     file_delim: String,
     offset_width: usize,
     extension: String,
+    /// Objects of a topic may lie in any directory.
+    may_route: bool,
 }
 
 impl Layout {
@@ -95,13 +104,19 @@ impl Layout {
             file_delim: settings.required_string(&FILE_DELIM)?,
             offset_width: settings.size(&FILENAME_OFFSET_ZERO_PAD_WIDTH)?,
             extension: extension.to_owned(),
+            may_route: may_route(settings),
         })
     }
 
     /// The key of the object whose first row is the record at `first`; `path` is what the partitioner says of its rows.
     pub fn object_key(&self, topic_partition: &TopicPartition, path: &str, first: Offset) -> String {
-        let directory = self.topic_directory(&topic_partition.topic);
-        format!("{directory}{0}{path}{0}{1}", self.directory_delim, self.file_name(topic_partition, first))
+        let (routed, path) = topic_and_path(path);
+        let directory = self.topic_directory(routed.unwrap_or(&topic_partition.topic));
+        let name = self.file_name(topic_partition, first);
+        match routed {
+            Some(routed) => format!("{directory}{0}{path}{0}{routed}{1}{name}", self.directory_delim, self.file_delim),
+            None => format!("{directory}{0}{path}{0}{name}", self.directory_delim),
+        }
     }
 
     /// The directory of `topic`, without a delimiter at its end.
@@ -125,6 +140,17 @@ impl Layout {
     /// `file.delim`).
     pub fn parse(&self, key: &str) -> Option<(TopicPartition, Offset)> {
         let (directories_and_topic, partition, first) = self.numbers(key)?;
+        let plain = self.parse_plain(key, directories_and_topic, partition, first);
+        plain.or_else(|| self.parse_routed(key, directories_and_topic, None, partition, first))
+    }
+
+    fn parse_plain(
+        &self,
+        key: &str,
+        directories_and_topic: &str,
+        partition: i32,
+        first: Offset,
+    ) -> Option<(TopicPartition, Offset)> {
         // The topic begins and ends the rest; with a delimiter that topics may hold themselves, try each place.
         directories_and_topic.match_indices(&self.directory_delim).find_map(|(at, _)| {
             let topic_partition = TopicPartition::new(&directories_and_topic[..at], partition);
@@ -134,12 +160,43 @@ impl Layout {
 
     /// As [`Self::parse`] for one topic: `None` if no object of it has this name.
     pub(crate) fn parse_of(&self, topic: &str, key: &str) -> Option<(TopicPartition, Offset)> {
-        if !key.strip_prefix(&self.prefix)?.starts_with(topic) {
+        if !self.may_route && !key.strip_prefix(&self.prefix)?.starts_with(topic) {
             return None;
         }
-        let (_, partition, first) = self.numbers(key)?;
+        let (directories_and_topics, partition, first) = self.numbers(key)?;
         let topic_partition = TopicPartition::new(topic, partition);
-        self.fits(key, &topic_partition, first).then_some((topic_partition, first))
+        if self.fits(key, &topic_partition, first) {
+            return Some((topic_partition, first));
+        }
+        self.parse_routed(key, directories_and_topics, Some(topic), partition, first)
+    }
+
+    /// Reads the name of an object of routed rows; `topic` is whose it must be.
+    fn parse_routed(
+        &self,
+        key: &str,
+        directories_and_topics: &str,
+        topic: Option<&str>,
+        partition: i32,
+        first: Offset,
+    ) -> Option<(TopicPartition, Offset)> {
+        if !self.may_route {
+            return None;
+        }
+        // The routed topic begins the rest and ends it, but for the delimiter and the lane's topic.
+        directories_and_topics.match_indices(&self.directory_delim).find_map(|(at, delim)| {
+            let routed = &directories_and_topics[..at];
+            let before_topic = format!("{delim}{routed}{}", self.file_delim);
+            let (directories, found) = directories_and_topics.rsplit_once(&before_topic)?;
+            let is_one = !routed.is_empty()
+                && directories.len() > at
+                && !found.is_empty()
+                && found != routed
+                && topic.is_none_or(|topic| topic == found);
+            let topic_partition = TopicPartition::new(found, partition);
+            // The numbers as they are printed, too.
+            (is_one && key.ends_with(&self.file_name(&topic_partition, first))).then_some((topic_partition, first))
+        })
     }
 
     /// The key whose emptiness keeps names from being read, if one does.
@@ -153,9 +210,15 @@ impl Layout {
         }
     }
 
-    /// The narrowest directory that stores can list which holds every object of `topic`; empty for the whole bucket.
+    /// What the names of all objects of rows of `topic` begin with, wherever they are routed to.
+    pub(crate) fn listed_prefix(&self, topic: &str) -> String {
+        if self.may_route { self.prefix.clone() } else { self.topic_prefix(topic) }
+    }
+
+    /// The narrowest directory that stores can list which holds every object of rows of `topic`; empty for the whole
+    /// bucket.
     pub(crate) fn listed_directory(&self, topic: &str) -> String {
-        let prefix = self.topic_prefix(topic);
+        let prefix = self.listed_prefix(topic);
         prefix.rsplit_once('/').map_or_else(String::new, |(directory, _)| directory.to_owned())
     }
 
@@ -312,6 +375,46 @@ mod tests {
         ] {
             assert_eq!(layout.parse(key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn names_of_routed_rows_tell_both_topics_where_a_router_is() {
+        const ROUTER: (&str, &str) = ("transforms.r.type", "TimestampRouter");
+        let lane = TopicPartition::new("my.topic", 3);
+        let path = "\0all-models\0dt=2024/h=1";
+        for (pairs, expected) in [
+            (vec![ROUTER], "topics/all-models/dt=2024/h=1/all-models+my.topic+3+0000000009.json"),
+            (vec![ROUTER, ("topics.dir", "")], "all-models/dt=2024/h=1/all-models+my.topic+3+0000000009.json"),
+            (vec![ROUTER, ("file.delim", "-")], "topics/all-models/dt=2024/h=1/all-models-my.topic-3-0000000009.json"),
+            (
+                vec![ROUTER, ("directory.delim", "#")],
+                "topics#all-models#dt=2024/h=1#all-models+my.topic+3+0000000009.json",
+            ),
+        ] {
+            let routing = layout(&pairs, ".json");
+            let key = routing.object_key(&lane, path, at(9));
+            assert_eq!(key, expected);
+            assert_eq!(routing.parse(&key), Some((lane.clone(), at(9))), "{key}");
+            assert_eq!(routing.parse_of("my.topic", &key), Some((lane.clone(), at(9))), "{key}");
+            assert_eq!(routing.parse_of("topic", &key), None, "{key}");
+            assert_eq!(routing.parse_of("all-models", &key), None, "{key}");
+            let plain = layout(&pairs[1..], ".json");
+            assert_eq!((plain.parse(&key), plain.parse_of("my.topic", &key)), (None, None), "{key}");
+            let own = routing.object_key(&lane, "p=0", at(9));
+            assert_eq!(routing.parse_of("my.topic", &own), Some((lane.clone(), at(9))), "{own}");
+            assert_eq!(routing.parse(&own), Some((lane.clone(), at(9))), "{own}");
+        }
+        let routing = layout(&[ROUTER], ".json");
+        for key in [
+            "topics/a/p/a+t+0+5.json",
+            "topics/a/a+t+0+0000000005.json",
+            "topics/a/p/b+t+0+0000000005.json",
+            "topics/a/p/a++0+0000000005.json",
+            "topics/a/p/a+a+0+0000000005.json",
+        ] {
+            assert_eq!(routing.parse(key), None, "{key}");
+        }
+        assert_eq!((routing.listed_directory("t"), routing.listed_prefix("t")), ("topics".into(), "topics/".into()));
     }
 
     #[test]

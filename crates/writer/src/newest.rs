@@ -100,7 +100,8 @@ impl Seen {
     }
 }
 
-/// The partitions of `topic` that have an object, as names tell. Lists the directory of the topic once.
+/// The partitions of `topic` that have an object, as names tell. Lists the directory of the topic once, or all of `topics.dir`
+/// where rows may be routed.
 pub async fn partitions_with_objects(
     store: &Store,
     layout: &Layout,
@@ -121,7 +122,7 @@ pub async fn partitions_with_objects(
 
 /// The newest cut of each of `partitions` that has an object, in their order. Lists the directory of each topic once and
 /// reads the label of one object for each topic-partition; directories `_sluice` hold none. Takes memory for offsets, not
-/// for names.
+/// for names. Where a transform may route rows, all of `topics.dir` is listed, once.
 pub async fn newest_cuts(
     store: &Store,
     layout: &Layout,
@@ -310,6 +311,41 @@ mod tests {
 
     async fn newest(store: &Store, layout: &Layout, partitions: &[TopicPartition]) -> Vec<NewestCut> {
         newest_cuts(store, layout, &parquet(), partitions).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_cut_whose_rows_are_routed_is_found_in_all_directories() {
+        let store = memory();
+        let layout = layout(&[("transforms.r.type", "RegexRouter")]);
+        let (lane, other) = (tp("t", 0), tp("other", 0));
+        let object_key: crate::ObjectKey = {
+            let layout = layout.clone();
+            Arc::new(move |whose, path, first| layout.object_key(whose, path, first))
+        };
+        let context = Arc::new(FileContext { object_key, ..FileContext::clone(&context(&store, "x")) });
+        for (whose, start) in [(&lane, 0), (&other, 0), (&lane, 4)] {
+            let mut open = OpenCut::new(context.clone(), whose.clone(), Nonce(7));
+            for (offset, path) in (start..).zip(["\0a\0p=0", "p=0", "\0b\0p=0", "\0a\0p=0"]) {
+                open.append(&batch(whose, offset, nested_rows(offset, 1)), &path.into()).unwrap();
+            }
+            let plan = Plan::new(at(start + 4), 17, open.nonce(), None, Fingerprint::of([]), 3);
+            let range = OffsetRange::new(at(start), at(start + 4)).unwrap();
+            publish(&store, open.finish(range, &plan).await.unwrap()).await;
+        }
+        let names = store.list("topics/a").await.unwrap();
+        assert_eq!(
+            names,
+            [
+                "topics/a/p=0/a+other+0+0000000000.snappy.parquet",
+                "topics/a/p=0/a+t+0+0000000000.snappy.parquet",
+                "topics/a/p=0/a+t+0+0000000004.snappy.parquet",
+            ]
+        );
+        let found = newest(&store, &layout, &[lane.clone(), other.clone(), tp("a", 0)]).await;
+        let found: Vec<_> = found.iter().map(|cut| (&cut.topic_partition, cut.start, cut.is_whole)).collect();
+        assert_eq!(found, [(&lane, at(4), true), (&other, at(0), true)]);
+        assert_eq!(partitions_with_objects(&store, &layout, "t").await.unwrap(), [0].into());
+        assert_eq!(partitions_with_objects(&store, &layout, "a").await.unwrap(), [].into());
     }
 
     #[tokio::test]

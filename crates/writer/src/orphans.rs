@@ -108,7 +108,7 @@ impl Store {
         let before_ms = now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let mut removed = 0;
         for topic in topics {
-            let prefix = layout.topic_prefix(topic);
+            let prefix = layout.listed_prefix(topic);
             for upload in self.orphaned_uploads(&prefix, before_ms).await? {
                 let is_ours = layout.parse(&upload.key).is_some_and(|(whose, _)| whose.topic.as_ref() == *topic);
                 if !is_ours {

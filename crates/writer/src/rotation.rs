@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::{CutReason, Importance, Invalid, Key, Kind, Settings, Width};
 
-use crate::partition::{Placed, Split, is_time_based};
+use crate::partition::{Placed, Split, is_same_path, is_time_based};
 use crate::zone::{TIMEZONE, Zone};
 
 /// Records of a cut.
@@ -318,7 +318,7 @@ impl Rotation {
                 return Some((row, CutReason::RecordTime));
             }
             let moved = match row {
-                0 => state.last_path.as_ref().is_some_and(|last| last != placed.path(from)),
+                0 => state.last_path.as_ref().is_some_and(|last| !is_same_path(last, placed.path(from))),
                 _ => !placed.same_path(from + row - 1, from + row),
             };
             if moved && self.on_partition_change {

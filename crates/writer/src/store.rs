@@ -320,7 +320,8 @@ impl Store {
             // Two writers at once are answered "conflict" before either has written. And a store that refuses a name that
             // is taken before it has read the body may be heard as a broken connection, each time anew. A look decides.
             let is_last = verdict == Verdict::Transient && attempt >= self.0.rules.attempts;
-            if (verdict == Verdict::Present && self.find(key).await?.is_some()) || (is_last && self.glimpses(key).await) {
+            if (verdict == Verdict::Present && self.find(key).await?.is_some()) || (is_last && self.glimpses(key).await)
+            {
                 return Ok(Put::Occupied);
             }
             let failure = self.failure("create", key, attempt, source);

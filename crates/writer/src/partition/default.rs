@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use model::{Batch, Plugin};
 
-use super::{BuildPartitioner, Partitioner, Placed, Split};
+use super::{BuildPartitioner, Partitioner, Placed, Split, complete};
 
 pub(super) const PLUGIN: Plugin<BuildPartitioner> = Plugin {
     names: &["default", "io.confluent.connect.storage.partitioner.DefaultPartitioner"],
     doc: "One directory for each partition of the topic: partition=<number>.",
     keys: &[],
     check: |_| Vec::new(),
-    build: |_| Ok(Box::new(DefaultPartitioner { last: None })),
+    build: |settings| complete(settings, Box::new(DefaultPartitioner { last: None })),
 };
 
 struct DefaultPartitioner {

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Int64Type, UInt64Type};
 use model::{Batch, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Stage, Values};
 use serde_json::Value;
 
-use super::{BuildPartitioner, Partitioner, Placed, SplitBuilder, encode_odd_segments};
+use super::{BuildPartitioner, Partitioner, Placed, SplitBuilder, complete, encode_odd_segments};
 use crate::layout::DIRECTORY_DELIM;
 use crate::lookup::{FieldPath, Found};
 
@@ -34,7 +34,7 @@ pub(super) const PLUGIN: Plugin<BuildPartitioner> = Plugin {
           percent-encoded.",
     keys: &[&[PARTITION_FIELD_NAME]],
     check: |settings| FieldPartitioner::new(settings).err().into_iter().collect(),
-    build: |settings| Ok(Box::new(FieldPartitioner::new(settings)?)),
+    build: |settings| complete(settings, Box::new(FieldPartitioner::new(settings)?)),
 };
 
 /// The longest key that object stores take; a longer path could never become one.

@@ -10,9 +10,11 @@ use model::{Batch, Check, Importance, Invalid, Key, Kind, Plugin, Rejected, Sett
 
 mod default;
 mod field;
+mod routed;
 mod time;
 
 pub use field::PARTITION_FIELD_NAME;
+pub(crate) use routed::{may_route, topic_and_path};
 pub use time::{LOCALE, PARTITION_DURATION_MS, PATH_FORMAT};
 
 /// Which partitioner a connector uses.
@@ -83,11 +85,13 @@ impl Placed {
         }
     }
 
-    /// Whether two rows, none of the rejected ones, have the same path.
+    /// Whether two rows, none of the rejected ones, have the same path, whatever topics they are routed to.
     pub(crate) fn same_path(&self, row: usize, other: usize) -> bool {
         match &self.split {
             Split::One(_) => true,
-            Split::Many { of_row, .. } => of_row[row] == of_row[other],
+            Split::Many { of_row, .. } => {
+                of_row[row] == of_row[other] || is_same_path(self.path(row), self.path(other))
+            }
         }
     }
 
@@ -107,11 +111,17 @@ impl Placed {
     }
 }
 
+/// Whether two paths are the same below the directories of their topics.
+pub(crate) fn is_same_path(one: &str, other: &str) -> bool {
+    topic_and_path(one).1 == topic_and_path(other).1
+}
+
 /// Says which path each row belongs to.
 pub trait Partitioner: Send {
     /// The path ("encoded partition") of each row. `clock_ms` is the wall clock of the cut that the rows go into; all rows
     /// of a cut see the same one, so a replay makes the same paths. A row that has no path is rejected, without harm to
-    /// its neighbours. Paths have no empty segment, none that is `.` or `..`, and no control character.
+    /// its neighbours. Paths have no empty segment, none that is `.` or `..`, and no control character. The path of a row
+    /// that is routed to another topic ([`Batch::topics`]) also carries that topic, for [`crate::Layout::object_key`].
     fn split(&mut self, batch: &Batch, clock_ms: i64) -> Placed;
 
     /// An instant after `clock_ms` up to which the wall clock alone sends no row elsewhere, and as a rule the first at
@@ -125,6 +135,11 @@ pub trait Partitioner: Send {
 
 /// Builds a partitioner.
 pub type BuildPartitioner = fn(&Settings) -> Result<Box<dyn Partitioner>, Invalid>;
+
+/// `partitioner` with what every partitioner of a connector has around it.
+fn complete(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<Box<dyn Partitioner>, Invalid> {
+    Ok(Box::new(routed::RoutedPartitioner { partitioner, may_route: may_route(settings) }))
+}
 
 /// What `partitioner.class` can name.
 pub static PARTITIONERS: &[Plugin<BuildPartitioner>] =

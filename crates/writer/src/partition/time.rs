@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Batch, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Stage, Width};
 
-use super::{BuildPartitioner, Partitioner, Placed, SplitBuilder, encode_odd_segments};
+use super::{BuildPartitioner, Partitioner, Placed, SplitBuilder, complete, encode_odd_segments};
 use crate::joda::Format;
 use crate::layout::{DIRECTORY_DELIM, without_empty_segments};
 use crate::timestamp::{KEYS as EXTRACTOR_KEYS, TimestampExtractor, extractor_plugin};
@@ -53,7 +53,9 @@ pub(super) const TIME_BASED: Plugin<BuildPartitioner> = Plugin {
     doc: "One directory for each stretch of partition.duration.ms, named by path.format.",
     keys: &[&[PARTITION_DURATION_MS, PATH_FORMAT, LOCALE], ZONE_KEYS, EXTRACTOR_KEYS],
     check: |settings| check(settings, duration_ms(settings), path_format(settings)),
-    build: |settings| Ok(Box::new(TimePartitioner::new(settings, duration_ms(settings)?, path_format(settings)?)?)),
+    build: |settings| {
+        complete(settings, Box::new(TimePartitioner::new(settings, duration_ms(settings)?, path_format(settings)?)?))
+    },
 };
 
 pub(super) const HOURLY: Plugin<BuildPartitioner> = Plugin {
@@ -61,7 +63,7 @@ pub(super) const HOURLY: Plugin<BuildPartitioner> = Plugin {
     doc: "One directory for each hour: year=YYYY/month=MM/day=dd/hour=HH.",
     keys: &[&[LOCALE], ZONE_KEYS, EXTRACTOR_KEYS],
     check: |settings| check(settings, Ok(HOUR_MS), hourly_format(settings)),
-    build: |settings| Ok(Box::new(TimePartitioner::new(settings, HOUR_MS, hourly_format(settings)?)?)),
+    build: |settings| complete(settings, Box::new(TimePartitioner::new(settings, HOUR_MS, hourly_format(settings)?)?)),
 };
 
 pub(super) const DAILY: Plugin<BuildPartitioner> = Plugin {
@@ -69,7 +71,7 @@ pub(super) const DAILY: Plugin<BuildPartitioner> = Plugin {
     doc: "One directory for each day: year=YYYY/month=MM/day=dd.",
     keys: &[&[LOCALE], ZONE_KEYS, EXTRACTOR_KEYS],
     check: |settings| check(settings, Ok(DAY_MS), daily_format(settings)),
-    build: |settings| Ok(Box::new(TimePartitioner::new(settings, DAY_MS, daily_format(settings)?)?)),
+    build: |settings| complete(settings, Box::new(TimePartitioner::new(settings, DAY_MS, daily_format(settings)?)?)),
 };
 
 /// Everything that is wrong, not only the first.
