@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::buffer::ScalarBuffer;
 use model::{Batch, Check, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Width, named};
 
+mod affix;
 mod default;
 mod field;
 mod routed;
@@ -35,11 +36,11 @@ pub const PARTITIONER_CLASS: Key = Key::new(
 pub const SCHEMA_PARTITION_AFFIX_TYPE: Key = Key::new(
     "s3.schema.partition.affix.type",
     Kind::String,
-    "Whether schema_name=N goes before (PREFIX) or after (SUFFIX) the partitioner's path.",
+    "Whether schema_name=N goes before (PREFIX) or after (SUFFIX) the partitioner's path; N is the full name of the value's \
+     schema, or null.",
 )
 .default("NONE")
 .check(Check::OneOf(&["NONE", "PREFIX", "SUFFIX"]))
-.not_yet("paths do not name the schema")
 .group("S3", 31)
 .shown(Width::Long, "Schema Partition Affix Type");
 
@@ -138,6 +139,7 @@ pub type BuildPartitioner = fn(&Settings) -> Result<Box<dyn Partitioner>, Invali
 
 /// `partitioner` with what every partitioner of a connector has around it.
 fn complete(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<Box<dyn Partitioner>, Invalid> {
+    let partitioner = affix::affixed(settings, partitioner)?;
     Ok(Box::new(routed::RoutedPartitioner { partitioner, may_route: may_route(settings) }))
 }
 
