@@ -4,7 +4,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryArray};
 use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
-use model::{Batch, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Stage, Values, Width, named};
+use model::{Batch, Check, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Stage, Values, Width, named};
 use serde_json::Value;
 
 use crate::iso::parse_ms;
@@ -26,16 +26,86 @@ pub const TIMESTAMP_EXTRACTOR: Key = Key::new(
 pub const TIMESTAMP_FIELD: Key = Key::new(
     "timestamp.field",
     Kind::String,
-    "Field that RecordField reads, dots for nested ones: milliseconds since the epoch (number or digits), a timestamp, or \
-     ISO-8601 text; text without a zone is UTC.",
+    "Field that RecordField reads, dots for nested ones: milliseconds since the epoch (number or digits; timestamp.unit for \
+     others), a timestamp, or ISO-8601 text; text without a zone is UTC.",
 )
 .default("timestamp")
 .importance(Importance::Medium)
 .group("Partitioner", 8)
 .shown(Width::Long, "Record Field for Timestamp Extractor");
 
+/// What the numbers of that field count.
+pub const TIMESTAMP_UNIT: Key = Key::new(
+    "timestamp.unit",
+    Kind::String,
+    "What a number, or text of digits, in timestamp.field counts since the epoch: milliseconds, seconds, microseconds or \
+     nanoseconds. Timestamps and ISO-8601 text say it themselves.",
+)
+.default("milliseconds")
+.check(Check::OneOf(&["milliseconds", "seconds", "microseconds", "nanoseconds"]))
+.ours()
+.importance(Importance::Low)
+.group("Partitioner", 9)
+.shown(Width::Short, "Unit of the Record Field for Timestamp Extractor");
+
 /// The keys that are declared here.
-pub const KEYS: &[Key] = &[TIMESTAMP_EXTRACTOR, TIMESTAMP_FIELD];
+pub const KEYS: &[Key] = &[TIMESTAMP_EXTRACTOR, TIMESTAMP_FIELD, TIMESTAMP_UNIT];
+
+/// What numbers count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Milliseconds,
+    Seconds,
+    Microseconds,
+    Nanoseconds,
+}
+
+impl Unit {
+    fn new(settings: &Settings) -> Result<Unit, Invalid> {
+        Ok(match settings.required_string(&TIMESTAMP_UNIT)?.as_str() {
+            "seconds" => Unit::Seconds,
+            "microseconds" => Unit::Microseconds,
+            "nanoseconds" => Unit::Nanoseconds,
+            _ => Unit::Milliseconds,
+        })
+    }
+
+    /// How many of it are a millisecond; a second is a thousand milliseconds.
+    fn per_ms(self) -> i64 {
+        match self {
+            Unit::Milliseconds | Unit::Seconds => 1,
+            Unit::Microseconds => 1_000,
+            Unit::Nanoseconds => 1_000_000,
+        }
+    }
+
+    /// `count` of it in milliseconds, cut down.
+    fn ms(self, count: i64) -> Result<i64, String> {
+        match self {
+            Unit::Seconds => {
+                count.checked_mul(1_000).ok_or_else(|| format!("{count} seconds are outside the range of milliseconds"))
+            }
+            Unit::Milliseconds | Unit::Microseconds | Unit::Nanoseconds => Ok(count.div_euclid(self.per_ms())),
+        }
+    }
+
+    /// As [`Self::ms`] for a number with a fraction, which is left out as Java's `Number.longValue` does.
+    fn ms_of_double(self, count: f64) -> Result<i64, String> {
+        whole(match self {
+            Unit::Milliseconds => count,
+            Unit::Seconds => count * 1e3,
+            Unit::Microseconds => (count / 1e3).floor(),
+            Unit::Nanoseconds => (count / 1e6).floor(),
+        })
+    }
+
+    /// The time that a text says: digits count, all else is ISO-8601.
+    fn ms_of_text(self, text: &str) -> Result<i64, String> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        parse_ms(text).and_then(|ms| if is_number { self.ms(ms) } else { Ok(ms) })
+    }
+}
 
 /// The time of each row of a batch.
 #[derive(Debug)]
@@ -86,9 +156,9 @@ pub static EXTRACTORS: &[Plugin<BuildExtractor>] = &[
             "io.confluent.connect.storage.partitioner.TimeBasedPartitioner$RecordFieldTimestampExtractor",
         ],
         doc: "A field of the record's value.",
-        keys: &[&[TIMESTAMP_FIELD]],
-        check: |settings| field_path(settings).err().into_iter().collect(),
-        build: |settings| Ok(Box::new(RecordField { path: field_path(settings)? })),
+        keys: &[&[TIMESTAMP_FIELD, TIMESTAMP_UNIT]],
+        check: |settings| field_path(settings).err().into_iter().chain(Unit::new(settings).err()).collect(),
+        build: |settings| Ok(Box::new(RecordField { path: field_path(settings)?, unit: Unit::new(settings)? })),
     },
 ];
 
@@ -153,6 +223,7 @@ impl TimestampExtractor for Record {
 
 struct RecordField {
     path: FieldPath,
+    unit: Unit,
 }
 
 impl TimestampExtractor for RecordField {
@@ -198,31 +269,30 @@ impl RecordField {
         let Some(wide) = widened(column) else {
             return unsupported();
         };
+        let unit = if matches!(column.data_type(), DataType::Timestamp(..)) { Unit::Milliseconds } else { self.unit };
         match wide.data_type() {
             DataType::Int64 => {
                 let values = wide.as_primitive::<Int64Type>();
-                if nulls.is_none_or(|nulls| nulls.null_count() == 0) && wide.null_count() == 0 {
+                let has_nulls = nulls.is_some_and(|nulls| nulls.null_count() > 0) || wide.null_count() > 0;
+                if unit == Unit::Milliseconds && !has_nulls {
                     return Times { ms: values.values().clone(), rejected: Vec::new() };
                 }
                 self.collect(batch, |row| match is_null(row) {
                     true => Err("it is null".to_owned()),
                     false if wide.is_null(row) => Err("it is outside the range of milliseconds".to_owned()),
-                    false => Ok(values.value(row)),
+                    false => unit.ms(values.value(row)),
                 })
             }
             DataType::Float64 => {
                 let values = wide.as_primitive::<Float64Type>();
-                self.collect(
-                    batch,
-                    |row| {
-                        if is_null(row) { Err("it is null".to_owned()) } else { whole(values.value(row)) }
-                    },
-                )
+                self.collect(batch, |row| {
+                    if is_null(row) { Err("it is null".to_owned()) } else { unit.ms_of_double(values.value(row)) }
+                })
             }
             _ => {
                 let texts = wide.as_string::<i32>();
                 self.collect(batch, |row| {
-                    if is_null(row) { Err("it is null".to_owned()) } else { parse_ms(texts.value(row)) }
+                    if is_null(row) { Err("it is null".to_owned()) } else { unit.ms_of_text(texts.value(row)) }
                 })
             }
         }
@@ -237,10 +307,10 @@ impl RecordField {
         match self.path.find(&record) {
             Found::Missing => Err("there is no such field".to_owned()),
             Found::Null => Err("it is null".to_owned()),
-            Found::Value(Value::String(text)) => parse_ms(text),
+            Found::Value(Value::String(text)) => self.unit.ms_of_text(text),
             Found::Value(Value::Number(number)) => match number.as_i64() {
-                Some(ms) => Ok(ms),
-                None => whole(number.as_f64().unwrap_or(f64::NAN)),
+                Some(count) => self.unit.ms(count),
+                None => self.unit.ms_of_double(number.as_f64().unwrap_or(f64::NAN)),
             },
             Found::Value(other) => Err(format!("{other} is neither a number of milliseconds nor text")),
         }
@@ -379,6 +449,50 @@ mod tests {
         }
         let absent = typed(vec![("a", Arc::new(Int32Array::from(vec![1])))], &[0]);
         assert_eq!(outcome(&absent, "t"), [error(0, "there is no such field in the schema")]);
+    }
+
+    #[test]
+    fn numbers_count_what_the_unit_says_and_times_say_it_themselves() {
+        let s = AT / 1000;
+        for (unit, count, more) in [
+            ("seconds", s, 0),
+            ("milliseconds", AT, 0),
+            ("microseconds", AT * 1000, 999),
+            ("nanoseconds", AT * 1_000_000, 999_999),
+        ] {
+            let pairs = [("timestamp.extractor", "RecordField"), ("timestamp.field", "t"), ("timestamp.unit", unit)];
+            let extractor = extractor(&pairs);
+            let ms = |batch: Batch| {
+                let times = extractor.extract(&batch, 7);
+                assert_eq!(times.rejected, [], "{unit}");
+                times.ms.to_vec()
+            };
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(Int64Array::from(vec![count, count + more])),
+                Arc::new(StringArray::from(vec![format!("{count}"), "2015-04-02T08:00:00Z".to_owned()])),
+                Arc::new(TimestampSecondArray::from(vec![s, s])),
+                Arc::new(Float64Array::from(vec![count as f64, count as f64])),
+            ];
+            for column in columns {
+                assert_eq!(ms(typed(vec![("t", column)], &[0, 0])), [AT, AT], "{unit}");
+            }
+            let texts = [
+                format!(r#"{{"t":{count}}}"#),
+                format!(r#"{{"t":"{count}"}}"#),
+                r#"{"t":"2015-04-02T08:00Z"}"#.to_owned(),
+            ];
+            let texts: Vec<_> = texts.iter().map(|text| Some(text.as_str())).collect();
+            assert_eq!(ms(schemaless(&texts)), [AT, AT, AT], "{unit}");
+        }
+        let micros = extractor(&[("timestamp.extractor", "RecordField"), ("timestamp.unit", "microseconds")]);
+        let before = typed(vec![("timestamp", Arc::new(Int64Array::from(vec![Some(-1), None])))], &[0, 0]);
+        let times = micros.extract(&before, 7);
+        assert_eq!((times.ms[0], times.rejected.len()), (-1, 1));
+        let seconds = extractor(&[("timestamp.extractor", "RecordField"), ("timestamp.unit", "seconds")]);
+        let far = typed(vec![("timestamp", Arc::new(Int64Array::from(vec![i64::MAX])))], &[0]);
+        assert!(seconds.extract(&far, 7).rejected[0].reason.ends_with("are outside the range of milliseconds"));
+        let bad = settings(&[("timestamp.extractor", "RecordField"), ("timestamp.unit", "days")]);
+        assert_eq!((extractor_plugin(&bad).unwrap().check)(&bad).len(), 1);
     }
 
     #[test]
