@@ -4,7 +4,7 @@ use std::io::Write;
 use std::mem;
 use std::sync::Arc;
 
-use apache_avro::Reader;
+use apache_avro::{Bzip2Settings, Reader};
 use arrow::array::{Array, AsArray, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{
@@ -22,12 +22,15 @@ use crate::json_text::shortest;
 use crate::label::{Label, LabelRead};
 
 /// Compression of blocks.
-pub const AVRO_CODEC: Key =
-    Key::new("avro.codec", Kind::String, "Compression of the blocks of Avro files: null (none) or deflate.")
-        .default("null")
-        .check(Check::With(|name| codec(name).map(|_| ())))
-        .group("Connector", 11)
-        .shown(Width::Medium, "Avro Compression Codec");
+pub const AVRO_CODEC: Key = Key::new(
+    "avro.codec",
+    Kind::String,
+    "Compression of the blocks of Avro files: null (none), deflate, snappy or bzip2.",
+)
+.default("null")
+.check(Check::With(|name| codec(name).map(|_| ())))
+.group("Connector", 11)
+.shown(Width::Medium, "Avro Compression Codec");
 
 /// Whether Connect's properties are in schemas.
 pub const CONNECT_META_DATA: Key = Key::new(
@@ -53,13 +56,46 @@ const HEADER_WAITS_BYTES: usize = 256 * 1024;
 enum Codec {
     Null,
     Deflate,
+    Snappy,
+    Bzip2,
+}
+
+impl Codec {
+    /// What files call it.
+    fn name(self) -> &'static str {
+        match self {
+            Codec::Null => "null",
+            Codec::Deflate => "deflate",
+            Codec::Snappy => "snappy",
+            Codec::Bzip2 => "bzip2",
+        }
+    }
+
+    /// The rows of a block as the file holds them.
+    fn pack(self, mut rows: Vec<u8>) -> Result<Vec<u8>, String> {
+        let packed = match self {
+            Codec::Null => return Ok(rows),
+            Codec::Deflate => {
+                let mut deflate = DeflateEncoder::new(Vec::new(), Compression::default());
+                return deflate
+                    .write_all(&rows)
+                    .and_then(|()| deflate.finish())
+                    .map_err(|error| format!("could not compress a block with deflate: {error}"));
+            }
+            Codec::Snappy => apache_avro::Codec::Snappy.compress(&mut rows),
+            Codec::Bzip2 => apache_avro::Codec::Bzip2(Bzip2Settings::default()).compress(&mut rows),
+        };
+        packed.map_err(|error| format!("could not compress a block with {}: {error}", self.name()))?;
+        Ok(rows)
+    }
 }
 
 fn codec(name: &str) -> Result<Codec, String> {
     match name {
         "null" => Ok(Codec::Null),
         "deflate" => Ok(Codec::Deflate),
-        "snappy" | "bzip2" => Err(format!("{name} blocks cannot be written by this version: use deflate or null")),
+        "snappy" => Ok(Codec::Snappy),
+        "bzip2" => Ok(Codec::Bzip2),
         _ => Err("String must be one of: null, deflate, snappy, bzip2".to_owned()),
     }
 }
@@ -156,15 +192,7 @@ impl AvroEncoder {
         if self.block_rows == 0 {
             return Ok(());
         }
-        let rows = mem::take(&mut self.block);
-        let packed = match self.codec {
-            Codec::Null => rows,
-            Codec::Deflate => {
-                let mut deflate = DeflateEncoder::new(Vec::new(), Compression::default());
-                let packed = deflate.write_all(&rows).and_then(|()| deflate.finish());
-                packed.map_err(|error| format!("deflate failed: {error}"))?
-            }
-        };
+        let packed = self.codec.pack(mem::take(&mut self.block))?;
         write_size(self.block_rows, &mut self.out);
         write_bytes(&packed, &mut self.out);
         self.out.extend_from_slice(&self.sync);
@@ -173,11 +201,7 @@ impl AvroEncoder {
     }
 
     fn header(&self) -> Vec<u8> {
-        let codec = match self.codec {
-            Codec::Null => "null",
-            Codec::Deflate => "deflate",
-        };
-        let own = [("avro.codec", codec), ("avro.schema", self.schema.as_str())];
+        let own = [("avro.codec", self.codec.name()), ("avro.schema", self.schema.as_str())];
         let label = self.footer.entries.iter().map(|(name, value)| (*name, value.as_str()));
         let mut header = b"Obj\x01".to_vec();
         write_size(own.len() + self.footer.entries.len(), &mut header);
@@ -390,7 +414,7 @@ mod tests {
 
     #[test]
     fn rows_are_read_back_by_another_reader_whatever_the_codec() {
-        for codec in ["null", "deflate"] {
+        for codec in ["null", "deflate", "snappy", "bzip2"] {
             let file = encoded(avro(&[("avro.codec", codec)]).as_ref(), &[Values::Typed(nested_rows(0, 3_000))]);
             let rows = read(&file);
             assert_eq!(rows.len(), 3_000);
@@ -430,7 +454,8 @@ mod tests {
         let fields = Fields::from(vec![Field::new("a-b", DataType::Int64, true)]);
         let Err(error) = avro(&[]).open(&Arc::new(Schema::new(fields)), None, &FileFooter::default()) else { panic!() };
         assert!(error.starts_with("field a-b is no name in Avro"), "{error}");
-        assert!(settings(&[("avro.codec", "bzip2")]).problem(&AVRO_CODEC).unwrap().message.contains("use deflate"));
+        let problem = settings(&[("avro.codec", "xz")]).problem(&AVRO_CODEC).unwrap();
+        assert!(problem.message.ends_with("String must be one of: null, deflate, snappy, bzip2"), "{problem}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,8 +31,6 @@ pub struct OpenCut {
     topic_partition: TopicPartition,
     nonce: Nonce,
     schema: Option<SchemaRef>,
-    /// What the first rows say of it beside its fields.
-    value_schema: Option<Arc<ValueSchema>>,
     files: Vec<OpenFile>,
     by_path: HashMap<Arc<str>, usize>,
     /// Files with more rows than they should hold unencoded.
@@ -53,6 +51,8 @@ impl fmt::Debug for OpenCut {
 struct OpenFile {
     key: String,
     first: Offset,
+    /// What its first rows say of their schema beside its fields.
+    value_schema: Option<Arc<ValueSchema>>,
     held: HeldRows,
     rows: u64,
     /// Rows, and their bytes in memory, in the row group that is under way.
@@ -91,7 +91,6 @@ impl OpenCut {
             topic_partition,
             nonce,
             schema: None,
-            value_schema: None,
             files: Vec::new(),
             by_path: HashMap::new(),
             full: Vec::new(),
@@ -284,7 +283,6 @@ impl OpenCut {
             (Values::Typed(_), Some(_)) => Ok(()),
             (Values::Typed(columns), None) => {
                 self.schema = Some(Arc::new(Schema::new(columns.fields().clone())));
-                self.value_schema.clone_from(&rows.schema);
                 Ok(())
             }
             (Values::Schemaless(_), _) if self.context.format.needs_columns() => {
@@ -306,6 +304,7 @@ impl OpenCut {
         self.files.push(OpenFile {
             key,
             first,
+            value_schema: rows.schema.clone(),
             held: HeldRows::default(),
             rows: 0,
             group_rows: 0,
@@ -336,16 +335,9 @@ impl OpenCut {
         if ends_group {
             (file.group_rows, file.group_bytes) = (0, 0);
         }
-        let chunk = encode_rows(
-            &self.context,
-            (&self.schema, self.value_schema.as_deref()),
-            file,
-            &rows,
-            ends_group,
-            &self.topic_partition,
-            self.nonce,
-        )
-        .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
+        let chunk =
+            encode_rows(&self.context, &self.schema, file, &rows, ends_group, &self.topic_partition, self.nonce)
+                .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
         let file = &mut self.files[index];
         file.bytes += chunk.len() as u64;
         file.encoded.push(chunk);
@@ -405,7 +397,7 @@ impl OpenCut {
 
 fn encode_rows(
     context: &FileContext,
-    (schema, value_schema): (&Option<SchemaRef>, Option<&ValueSchema>),
+    schema: &Option<SchemaRef>,
     file: &mut OpenFile,
     rows: &[Values],
     ends_group: bool,
@@ -415,7 +407,7 @@ fn encode_rows(
     if file.encoder.is_none() {
         let schema = schema.clone().unwrap_or_else(|| Arc::new(Schema::empty()));
         let footer = footer(context, topic_partition, nonce, file, None);
-        file.encoder = Some(context.format.open(&schema, value_schema, &footer)?);
+        file.encoder = Some(context.format.open(&schema, file.value_schema.as_deref(), &footer)?);
     }
     let encoder = file.encoder.as_mut().ok_or("no encoder")?;
     encoder.write(rows)?;
