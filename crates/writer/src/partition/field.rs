@@ -38,18 +38,18 @@ pub(super) const PLUGIN: Plugin<BuildPartitioner> = Plugin {
 };
 
 /// The longest key that object stores take; a longer path could never become one.
-const KEY_BYTES_MAX: usize = 1024;
+pub(super) const KEY_BYTES_MAX: usize = 1024;
 
 /// Upstream's text for a value that cannot be part of a path.
 const CANNOT_ENCODE: &str = "Error encoding partition.";
 
-struct FieldPartitioner {
+pub(super) struct FieldPartitioner {
     fields: Vec<FieldPath>,
     delimiter: String,
 }
 
 impl FieldPartitioner {
-    fn new(settings: &Settings) -> Result<Self, Invalid> {
+    pub(super) fn new(settings: &Settings) -> Result<Self, Invalid> {
         let refused = |message: &str| Invalid::new(PARTITION_FIELD_NAME.name, message);
         let names = settings.text(&PARTITION_FIELD_NAME).unwrap_or_default();
         if names.is_empty() {
@@ -61,6 +61,14 @@ impl FieldPartitioner {
                 .ok_or_else(|| refused("Field name cannot contain an empty or whitespace-only path segment"))?,
             delimiter: settings.required_string(&DIRECTORY_DELIM)?,
         })
+    }
+
+    /// The path of each row as the values have it, which need not be one that object stores take.
+    pub(super) fn coded(&self, batch: &Batch) -> Coded {
+        match &batch.values {
+            Values::Typed(columns) => self.encode_columns(columns),
+            Values::Schemaless(texts) => self.encode_texts(texts),
+        }
     }
 
     /// Codes of columns, field by field.
@@ -135,10 +143,7 @@ impl FieldPartitioner {
 
 impl Partitioner for FieldPartitioner {
     fn split(&mut self, batch: &Batch, _clock_ms: i64) -> Placed {
-        let mut coded = match &batch.values {
-            Values::Typed(columns) => self.encode_columns(columns),
-            Values::Schemaless(texts) => self.encode_texts(texts),
-        };
+        let mut coded = self.coded(batch);
         let mut split = SplitBuilder::with_capacity(batch.len());
         let mut numbers: Vec<Option<u32>> = vec![None; coded.texts.len()];
         for (row, code) in coded.of_row.iter().enumerate() {
@@ -186,10 +191,10 @@ fn unsupported(field: &str, kind: &str) -> String {
 }
 
 /// The `name=value` of each row as a number, so that a repeated value costs no allocation.
-struct Coded {
-    of_row: Vec<u32>,
-    texts: Vec<String>,
-    refused: BTreeMap<usize, String>,
+pub(super) struct Coded {
+    pub(super) of_row: Vec<u32>,
+    pub(super) texts: Vec<String>,
+    pub(super) refused: BTreeMap<usize, String>,
 }
 
 impl Coded {

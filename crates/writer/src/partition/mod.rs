@@ -12,17 +12,19 @@ mod affix;
 mod default;
 mod field;
 mod routed;
+mod template;
 mod time;
 
 pub use field::PARTITION_FIELD_NAME;
 pub(crate) use routed::{may_route, topic_and_path};
+pub use template::PATH_TEMPLATE;
 pub use time::{LOCALE, PARTITION_DURATION_MS, PATH_FORMAT};
 
 /// Which partitioner a connector uses.
 pub const PARTITIONER_CLASS: Key = Key::new(
     "partitioner.class",
     Kind::Class,
-    "How the objects of a topic are spread over directories: default, field, time-based, hourly or daily, or upstream's \
+    "How the objects of a topic are spread over directories: default, field, time-based, hourly, daily or template, or upstream's \
      class name.",
 )
 .default("io.confluent.connect.storage.partitioner.DefaultPartitioner")
@@ -46,7 +48,15 @@ pub const SCHEMA_PARTITION_AFFIX_TYPE: Key = Key::new(
 
 /// The keys of all partitioners and extractors.
 pub const KEYS: &[&[Key]] = &[
-    &[PARTITIONER_CLASS, PARTITION_FIELD_NAME, PARTITION_DURATION_MS, PATH_FORMAT, LOCALE, SCHEMA_PARTITION_AFFIX_TYPE],
+    &[
+        PARTITIONER_CLASS,
+        PARTITION_FIELD_NAME,
+        PARTITION_DURATION_MS,
+        PATH_FORMAT,
+        LOCALE,
+        PATH_TEMPLATE,
+        SCHEMA_PARTITION_AFFIX_TYPE,
+    ],
     crate::zone::KEYS,
     crate::timestamp::KEYS,
 ];
@@ -145,7 +155,7 @@ fn complete(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<Bo
 
 /// What `partitioner.class` can name.
 pub static PARTITIONERS: &[Plugin<BuildPartitioner>] =
-    &[default::PLUGIN, field::PLUGIN, time::TIME_BASED, time::HOURLY, time::DAILY];
+    &[default::PLUGIN, field::PLUGIN, time::TIME_BASED, time::HOURLY, time::DAILY, template::PLUGIN];
 
 /// The plug-in that `partitioner.class` names.
 pub fn partitioner_plugin(settings: &Settings) -> Result<&'static Plugin<BuildPartitioner>, Invalid> {
@@ -156,7 +166,8 @@ pub fn partitioner_plugin(settings: &Settings) -> Result<&'static Plugin<BuildPa
 /// Whether the partitioner is time based, so that its records have a time for `rotate.interval.ms`.
 pub(crate) fn is_time_based(settings: &Settings) -> Result<bool, Invalid> {
     let name = partitioner_plugin(settings)?.name();
-    Ok([time::TIME_BASED, time::HOURLY, time::DAILY].iter().any(|plugin| plugin.name() == name))
+    let is_upstream_s = [time::TIME_BASED, time::HOURLY, time::DAILY].iter().any(|plugin| plugin.name() == name);
+    Ok(is_upstream_s || (name == template::PLUGIN.name() && template::has_time(settings)))
 }
 
 fn check_class(name: &str) -> Result<(), String> {
@@ -286,7 +297,7 @@ mod tests {
         assert_eq!(
             error.message,
             "Invalid value org.x.Mine for configuration partitioner.class: Class org.x.Mine could not be found. \
-             Expected one of: default, field, time-based, hourly, daily",
+             Expected one of: default, field, time-based, hourly, daily, template",
         );
     }
 

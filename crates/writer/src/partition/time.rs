@@ -185,7 +185,7 @@ const RECENT_BUCKETS_MAX: usize = 16;
 /// As far (in buckets) the next change of the printed path is looked for: a day of minutes.
 const BOUND_BUCKETS_MAX: usize = 1_440;
 
-struct TimePartitioner {
+pub(super) struct TimePartitioner {
     buckets: Buckets,
     extractor: Box<dyn TimestampExtractor>,
     /// The bucket that was used last is the first.
@@ -197,8 +197,11 @@ impl TimePartitioner {
     fn new(settings: &Settings, duration_ms: i64, format: Format) -> Result<Self, Invalid> {
         locale(settings)?;
         let extractor = (extractor_plugin(settings)?.build)(settings)?;
-        let buckets = Buckets { duration_ms, format, zone: zone(settings)? };
-        Ok(Self { buckets, extractor, recent: Vec::new(), segment: None })
+        Ok(Self::with(duration_ms, format, zone(settings)?, extractor))
+    }
+
+    pub(super) fn with(duration_ms: i64, format: Format, zone: Zone, extractor: Box<dyn TimestampExtractor>) -> Self {
+        Self { buckets: Buckets { duration_ms, format, zone }, extractor, recent: Vec::new(), segment: None }
     }
 
     /// The bucket of `at_ms`, from the recent ones if it is there; it becomes the first of them.
