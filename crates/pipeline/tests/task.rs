@@ -96,6 +96,8 @@ impl World {
             converter: Box::new(|| (CONVERTERS[0].build)(&Settings::new(Default::default()), Part::Value).unwrap()),
             rotation: Rotation::new(&settings).unwrap(),
             null_values: NullValues::new(&settings).unwrap(),
+            key_converter: None,
+            transforms: Box::new(transform::Chain::default),
             partitioner: Box::new(move || (partitioner_plugin(&settings).unwrap().build)(&settings).unwrap()),
             tolerance: Tolerance::None,
             files: FileContext {

@@ -11,7 +11,8 @@ use crate::table::{PREDICATES, TRANSFORMS};
 use crate::values::{nulls_like, topic};
 use crate::{Predicate, Transform, Transformed};
 
-/// The transforms of a connector, in order, each with its condition.
+/// The transforms of a connector, in order, each with its condition; the default has none.
+#[derive(Default)]
 pub struct Chain {
     steps: Vec<Step>,
 }

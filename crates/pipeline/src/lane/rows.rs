@@ -14,7 +14,7 @@ impl Lane {
     pub(super) async fn write(&mut self, raw: &RawBatch) -> Result<(), TaskError> {
         let Some(last) = raw.offsets.last().copied().and_then(Offset::new) else { return Ok(()) };
         self.parts.metrics.read(raw.len(), raw.bytes());
-        let decoded = self.converter.decode(raw).await?;
+        let decoded = self.decoding.decode(raw).await?;
         let mut fault = None;
         let fence = self.tolerate(&decoded.rejected, &mut fault);
         for batch in decoded.batches {
