@@ -13,6 +13,9 @@
 use async_trait::async_trait;
 use model::{Batch, RawBatch, Rejected};
 
+mod avro_converter;
+mod avro_reader;
+mod avro_schema;
 mod bytes_converter;
 mod column;
 pub mod conformance;
@@ -27,12 +30,14 @@ mod json_converter;
 mod keys;
 mod merge;
 mod nested_columns;
+mod number_converters;
 mod project;
 mod registry;
 mod registry_client;
 mod registry_keys;
 mod scalar;
 mod scalar_columns;
+mod simple_header;
 mod spark_json;
 mod string_converter;
 mod struct_column;
@@ -48,6 +53,7 @@ pub use keys::{
 };
 pub use merge::{Conflict, merge};
 pub use project::project;
+pub use simple_header::simple_header;
 pub use table_schema::{DEPTH_MAX, FIELDS_MAX, SchemaError, TableSchema};
 
 /// Which of a record's parts a converter reads.
