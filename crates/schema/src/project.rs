@@ -153,9 +153,9 @@ mod tests {
         let same = read(&to, &[r#"{"a":1,"s":{"x":2}}"#]);
         assert_eq!(project_compatibly(&rows, &to), Ok(same));
         for (to, why) in [
-            ("a STRING", "field a is INT32 in the schema and STRING in the other"),
-            ("a SMALLINT", "field a is INT32 in the schema and INT16 in the other"),
-            ("a INT, s STRUCT<x: STRING>", "field s.x is INT32 in the schema and STRING in the other"),
+            ("a STRING", "field a is INTEGER in the schema and STRING in the other"),
+            ("a SMALLINT", "field a is INTEGER in the schema and SMALLINT in the other"),
+            ("a INT, s STRUCT<x: STRING>", "field s.x is INTEGER in the schema and STRING in the other"),
         ] {
             assert_eq!(project_compatibly(&rows, &schema(to)).unwrap_err().to_string(), why);
         }
