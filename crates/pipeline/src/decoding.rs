@@ -1,6 +1,6 @@
 //! The first half of a lane's way: raw records become batches, by the converters and then by the transforms.
 
-use model::{Batch, RawBatch, Rejected, Values};
+use model::{Batch, RawBatch, Values};
 use schema::{Converter, Decoded};
 use transform::Chain;
 

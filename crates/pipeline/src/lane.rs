@@ -111,6 +111,8 @@ pub(crate) struct Lane {
     start: Offset,
     clock_ms: Option<i64>,
     schema: Option<Version>,
+    /// Full name of the schema of the open cut's rows, as Avro files have it.
+    schema_name: Option<String>,
     /// Some row has an empty object or list in a field that the schema lacks, so it may not fit a grown schema.
     waits: bool,
     /// Names that schema in the cut's files.
@@ -138,6 +140,7 @@ impl Lane {
             start: parts.start,
             clock_ms: None,
             schema: None,
+            schema_name: None,
             waits: false,
             context,
             parts,

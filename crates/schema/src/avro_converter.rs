@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray};
+use arrow::array::BinaryArray;
 use async_trait::async_trait;
 use model::{Batch, Importance, Invalid, Key, Kind, RawBatch, Settings, ValueSchema, Values};
 
@@ -200,6 +200,7 @@ fn nulls_of(whole: &Batch, run: &Run<'_>) -> Batch {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Array;
     use arrow::util::display::array_value_to_string;
     use proptest::prelude::*;
 

@@ -60,7 +60,7 @@ pub use keys::{
     VALUE_CONVERTER, VALUE_CONVERTER_VERSION, VALUE_SCHEMA,
 };
 pub use merge::{Conflict, merge};
-pub use project::{project, project_compatibly};
+pub use project::project;
 pub use simple_header::simple_header;
 pub use table_schema::{DEPTH_MAX, FIELDS_MAX, SchemaError, TableSchema};
 
