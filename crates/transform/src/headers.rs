@@ -43,8 +43,19 @@ pub(crate) const FROM_KEYS: &[Key] = &[FIELDS, HEADERS, OPERATION, REPLACE_NULL_
 type Text = Option<Vec<u8>>;
 
 /// The headers of `batch`, one list for each row, to be changed.
-fn lists(batch: &Batch) -> Vec<Headers> {
+pub(crate) fn lists(batch: &Batch) -> Vec<Headers> {
     batch.headers.as_ref().map_or_else(|| vec![Headers::new(); batch.len()], |all| all.to_vec())
+}
+
+/// A JSON value as the text of a header.
+pub(crate) fn header_text(value: &Value) -> Text {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone().into_bytes()),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Some(other.to_string().into_bytes())
+        }
+    }
 }
 
 struct InsertHeader {
@@ -139,11 +150,7 @@ impl HeaderFrom {
     fn apply_json(&self, value: Value, of_row: &mut Headers) -> Result<Value, String> {
         let mut map = require_map(value, self.purpose())?;
         for (field, header) in self.fields.iter().zip(&self.headers) {
-            let text = match map.get(field) {
-                None | Some(Value::Null) => None,
-                Some(Value::String(text)) => Some(text.clone().into_bytes()),
-                Some(other) => Some(other.to_string().into_bytes()),
-            };
+            let text = map.get(field).and_then(header_text);
             of_row.push((header.clone(), text));
             if self.moves {
                 map.shift_remove(field);

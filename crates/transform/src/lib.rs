@@ -11,6 +11,7 @@
 mod cast;
 mod chain;
 mod date_pattern;
+mod debezium;
 mod extract_field;
 mod field_path;
 mod flatten;

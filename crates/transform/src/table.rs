@@ -5,8 +5,8 @@ use model::{Invalid, Plugin, Settings};
 use crate::values::Side::{Key, Value};
 use crate::{BuildPredicate, BuildTransform, keys, predicates};
 use crate::{
-    cast, extract_field, flatten, headers, hoist_field, insert_field, mask_field, metadata, replace_field, route,
-    timestamp_converter,
+    cast, debezium, extract_field, flatten, headers, hoist_field, insert_field, mask_field, metadata, replace_field,
+    route, timestamp_converter,
 };
 
 /// Nothing to check beyond the keys and what building checks.
@@ -56,6 +56,13 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         "Removes headers by name.",
         &[metadata::DROP_HEADERS_KEYS, STEP],
         metadata::build_drop_headers,
+    ),
+    transform(
+        &["extract-new-record-state", "io.debezium.transforms.ExtractNewRecordState"],
+        "Takes the row after the change out of a change event of Debezium. Plain JSON objects that have op and before or \
+         after are taken for such events, though upstream leaves what has no schema alone.",
+        &[debezium::KEYS, STEP],
+        debezium::build,
     ),
     transform(
         &["extract-field-key", "org.apache.kafka.connect.transforms.ExtractField$Key"],
