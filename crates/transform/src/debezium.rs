@@ -9,9 +9,8 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use model::{Batch, Check, Headers, Importance, Invalid, Key, Kind, Settings, ValueSchema, Values, is_whole_value};
 use serde_json::{Map, Value};
 
-use crate::cast::text_column;
 use crate::field_path::FieldPath;
-use crate::headers::{header_text, lists};
+use crate::headers::{header_text, header_texts, lists};
 use crate::keys::REPLACE_NULL_WITH_DEFAULT;
 use crate::values::{
     Refused, class_of, edit_texts, leave_out, masked, no_map, require_struct, struct_of, whole, with_defaults,
@@ -343,7 +342,7 @@ impl ExtractNewRecordState {
         let mut made = Vec::new();
         for reference in &self.headers {
             if let Some(column) = reference.column(events)? {
-                made.push((reference.new_name.as_str(), text_column(&column)?));
+                made.push((reference.new_name.as_str(), header_texts(&column)?));
             }
         }
         Ok(made)
@@ -491,6 +490,9 @@ mod tests {
     use crate::values::testing::{build, columns, ints, rows, schemaless, texts, transform, typed, types};
 
     const NAME: &str = "io.debezium.transforms.ExtractNewRecordState";
+    /// Settings, and the rows that they lead to.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Vec<&'a str>);
+
     const EVENTS: &[&str] = &[
         r#"{"before":null,"after":{"id":1},"source":{"table":"t","lsn":7},"op":"c","ts_ms":5,"transaction":null}"#,
         r#"{"before":{"id":1},"after":{"id":2},"source":{"table":"t","lsn":8},"op":"u","ts_ms":6}"#,
@@ -542,7 +544,7 @@ mod tests {
         let plain = [r#"{"id":1}"#, r#"{"id":2}"#];
         let flagged =
             [r#"{"id":1,"__deleted":"false"}"#, r#"{"id":2,"__deleted":"false"}"#, r#"{"id":2,"__deleted":"true"}"#];
-        let cases: [(&[(&str, &str)], Vec<&str>); 10] = [
+        let cases: [Case; 10] = [
             (&[], [&plain[..], &["null"]].concat()),
             (&[("delete.tombstone.handling.mode", "drop")], plain.to_vec()),
             (&[("delete.tombstone.handling.mode", "Tombstone")], [&plain[..], &["null"]].concat()),
@@ -584,14 +586,17 @@ mod tests {
     #[test]
     fn fields_of_the_event_become_headers_and_tombstones_say_delete() {
         let pairs = [
-            ("add.headers", "op,lsn"),
+            ("add.headers", "op,lsn,source"),
             ("add.headers.prefix", "h."),
             ("delete.tombstone.handling.mode", "rewrite-with-tombstone"),
         ];
         let header = |name: &str, text: &str| (name.to_owned(), Some(text.as_bytes().to_vec()));
         for batch in [events(), schemaless(EVENTS)] {
             let headers = transform(NAME, &pairs).apply(batch).batch.headers.unwrap();
-            assert_eq!(headers[2], [header("h.op", "d"), header("h.lsn", "9")]);
+            assert_eq!(
+                headers[2],
+                [header("h.op", "d"), header("h.lsn", "9"), header("h.source", r#"{"table":"t","lsn":9}"#)]
+            );
             assert_eq!(headers[3], [header("h.op", "d")]);
         }
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringBuilder, StructArray};
 use model::{Batch, Check, Headers, Importance, Invalid, Key, Kind, Settings, Values};
 use serde_json::Value;
 
 use crate::cast::text_column;
+use crate::json::json_value;
 use crate::keys::{REPLACE_NULL_WITH_DEFAULT, non_empty_list};
 use crate::values::{
     Refused, Side, edit_texts, no_map, require_map, require_struct, struct_of, with_defaults, without,
@@ -56,6 +57,21 @@ pub(crate) fn header_text(value: &Value) -> Text {
             Some(other.to_string().into_bytes())
         }
     }
+}
+
+/// A column as texts of headers: JSON where its values are nested.
+pub(crate) fn header_texts(column: &ArrayRef) -> Result<ArrayRef, String> {
+    if !column.data_type().is_nested() {
+        return text_column(column);
+    }
+    let mut texts = StringBuilder::new();
+    for row in 0..column.len() {
+        match json_value(column, row)? {
+            Value::Null => texts.append_null(),
+            value => texts.append_value(value.to_string()),
+        }
+    }
+    Ok(Arc::new(texts.finish()))
 }
 
 struct InsertHeader {

@@ -5,8 +5,8 @@ use model::{Invalid, Plugin, Settings};
 use crate::values::Side::{Key, Value};
 use crate::{BuildPredicate, BuildTransform, keys, predicates};
 use crate::{
-    cast, debezium, extract_field, flatten, headers, hoist_field, insert_field, mask_field, metadata, replace_field,
-    route, timestamp_converter,
+    archive, cast, confluent, debezium, extract_field, flatten, headers, hoist_field, insert_field, mask_field,
+    metadata, replace_field, route, timestamp_converter,
 };
 
 /// Nothing to check beyond the keys and what building checks.
@@ -40,6 +40,12 @@ const STEP: &[model::Key] = &[keys::PREDICATE, keys::NEGATE];
 /// Every transform.
 pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
     transform(
+        &["archive", "com.github.jcustenborder.kafka.connect.archive.Archive"],
+        "Makes a record of key, value, topic and timestamp the value.",
+        &[STEP],
+        archive::build,
+    ),
+    transform(
         &["cast-key", "org.apache.kafka.connect.transforms.Cast$Key"],
         "Casts fields of the key, or the whole key, to another type.",
         &[cast::KEYS, STEP],
@@ -50,6 +56,30 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         "Casts fields of the value, or the whole value, to another type.",
         &[cast::KEYS, STEP],
         |settings| cast::build(settings, Value),
+    ),
+    transform(
+        &["confluent-filter-key", "io.confluent.connect.transforms.Filter$Key"],
+        "Refused: sluice does not evaluate JSON paths. Filter with a predicate takes its place.",
+        &[confluent::FILTER_KEYS, STEP],
+        confluent::refuse_filter,
+    ),
+    transform(
+        &["confluent-filter-value", "io.confluent.connect.transforms.Filter$Value"],
+        "Refused: sluice does not evaluate JSON paths. Filter with a predicate takes its place.",
+        &[confluent::FILTER_KEYS, STEP],
+        confluent::refuse_filter,
+    ),
+    transform(
+        &["drop-key", "io.confluent.connect.transforms.Drop$Key"],
+        "Makes the key null.",
+        &[confluent::DROP_KEYS, STEP],
+        |settings| confluent::build_drop(settings, Key),
+    ),
+    transform(
+        &["drop-value", "io.confluent.connect.transforms.Drop$Value"],
+        "Makes the value null.",
+        &[confluent::DROP_KEYS, STEP],
+        |settings| confluent::build_drop(settings, Value),
     ),
     transform(
         &["drop-headers", "org.apache.kafka.connect.transforms.DropHeaders"],
@@ -75,6 +105,24 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         "Makes one field of the value the whole value.",
         &[extract_field::KEYS, STEP],
         |settings| extract_field::build(settings, Value),
+    ),
+    transform(
+        &["extract-topic-header", "io.confluent.connect.transforms.ExtractTopic$Header"],
+        "Makes the text of a header the topic.",
+        &[confluent::EXTRACT_TOPIC_HEADER_KEYS, STEP],
+        confluent::build_extract_topic_header,
+    ),
+    transform(
+        &["extract-topic-key", "io.confluent.connect.transforms.ExtractTopic$Key"],
+        "Makes the key, or a field of it, the topic.",
+        &[confluent::EXTRACT_TOPIC_KEYS, STEP],
+        |settings| confluent::build_extract_topic(settings, Key),
+    ),
+    transform(
+        &["extract-topic-value", "io.confluent.connect.transforms.ExtractTopic$Value"],
+        "Makes the value, or a field of it, the topic.",
+        &[confluent::EXTRACT_TOPIC_KEYS, STEP],
+        |settings| confluent::build_extract_topic(settings, Value),
     ),
     transform(
         &["filter", "org.apache.kafka.connect.transforms.Filter"],
@@ -195,6 +243,12 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         "Makes the record's time part of its topic.",
         &[route::TIMESTAMP_KEYS, STEP],
         route::build_timestamp,
+    ),
+    transform(
+        &["tombstone-handler", "io.confluent.connect.transforms.TombstoneHandler"],
+        "Drops tombstones, or makes each an error.",
+        &[confluent::TOMBSTONE_KEYS, STEP],
+        confluent::build_tombstone_handler,
     ),
     transform(
         &["value-to-key", "org.apache.kafka.connect.transforms.ValueToKey"],
