@@ -279,3 +279,88 @@ pub static PREDICATES: &[Plugin<BuildPredicate>] = &[
         predicates::build_topic_name_matches,
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::ArrayRef;
+    use model::{Batch, Values};
+
+    use crate::values::testing::{columns, ints, rows, schemaless, texts, transform, whole_texts};
+
+    /// A class that edits keys, its settings, a schemaless key, what becomes of it, and what becomes of the typed key.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, &'a str);
+
+    const KEY: &str = r#"{"id":7,"name":"x","in":{"t":0}}"#;
+
+    const CASES: [Case<'_>; 7] = [
+        (
+            "Cast$Key",
+            &[("spec", "id:string")],
+            KEY,
+            r#"{"id":"7","name":"x","in":{"t":0}}"#,
+            "{id: 7, name: x, in: {t: 0}}",
+        ),
+        ("ExtractField$Key", &[("field", "name")], KEY, r#""x""#, "x"),
+        ("Flatten$Key", &[], KEY, r#"{"id":7,"name":"x","in.t":0}"#, "{id: 7, name: x, in.t: 0}"),
+        ("HoistField$Key", &[("field", "k")], "7", r#"{"k":7}"#, "{k: {id: 7, name: x, in: {t: 0}}}"),
+        (
+            "MaskField$Key",
+            &[("fields", "id,name")],
+            KEY,
+            r#"{"id":0,"name":"","in":{"t":0}}"#,
+            "{id: 0, name: , in: {t: 0}}",
+        ),
+        (
+            "ReplaceField$Key",
+            &[("exclude", "in"), ("renames", "id:ID")],
+            KEY,
+            r#"{"ID":7,"name":"x"}"#,
+            "{ID: 7, name: x}",
+        ),
+        (
+            "TimestampConverter$Key",
+            &[("field", "id"), ("target.type", "string"), ("format", "yyyy")],
+            r#"{"id":7}"#,
+            r#"{"id":"1970"}"#,
+            "{id: 1970, name: x, in: {t: 0}}",
+        ),
+    ];
+
+    fn typed_key() -> Values {
+        let inner: ArrayRef = Arc::new(columns(vec![("t", ints(vec![Some(0)]))]));
+        Values::Typed(columns(vec![("id", ints(vec![Some(7)])), ("name", texts(vec![Some("x")])), ("in", inner)]))
+    }
+
+    fn with_key(key: Values) -> Batch {
+        let mut batch = schemaless(&[KEY]);
+        batch.key_values = Some(key);
+        batch
+    }
+
+    #[test]
+    fn key_classes_edit_keys_of_both_forms_and_leave_values_alone() {
+        for (class, pairs, key, of_text, of_columns) in CASES {
+            let name = format!("org.apache.kafka.connect.transforms.{class}");
+            for (key, expected) in [(schemaless(&[key]).values, of_text), (typed_key(), of_columns)] {
+                let mut step = transform(&name, pairs);
+                assert!(step.needs_keys(), "{class}");
+                let made = step.apply(with_key(key));
+                assert!(made.rejected.is_empty(), "{class}: {:?}", made.rejected);
+                assert_eq!(rows(made.batch.key_values.as_ref().unwrap()), [expected], "{class}");
+                assert_eq!(rows(&made.batch.values), [KEY], "{class}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_fit_rejects_its_record() {
+        for (class, pairs) in [("ExtractField$Key", [("field", "a")]), ("MaskField$Key", [("fields", "a")])] {
+            for key in [schemaless(&["7"]).values, whole_texts(vec![Some("x")]).values] {
+                let made = transform(class, &pairs).apply(with_key(key));
+                assert_eq!((made.batch.len(), made.rejected.len()), (0, 1), "{class}");
+            }
+        }
+    }
+}
