@@ -13,7 +13,7 @@ import time
 NAME = re.compile(r"^(?P<directory>[^/]+)/(?P<topic>[^/]+)/hour=\d\d/at=\d\d-\d\d/"
                   r"(?P=topic)\+(?P<partition>\d+)\+(?P<offset>\d{10})\.snappy\.parquet$")
 # A schema's version, and what the start-up probe of the store leaves.
-OURS = re.compile(r"^[^/]+/([^/]+/_sluice/(schema-\d{10}|topic-[\w-]+)\.json|_sluice/probe)$")
+OURS = re.compile(r"^[^/]+/([^/]+/_sluice/(schema-\d{10}(-[0-9a-f]+)?|topic-[\w-]+)\.json|_sluice/probe)$")
 MARKS = ("sluice.nonce", "sluice.start", "sluice.end", "sluice.rows", "sluice.topic", "sluice.partition")
 
 

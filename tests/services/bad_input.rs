@@ -242,22 +242,13 @@ fn no_topic() -> Outcome {
     let scene = Scene::new("early", 1)?;
     let topic = unique("later");
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
-    // Only the classic protocol tells the member; under KIP-848 the broker waits for the topic, and says nothing.
-    let changes = json!({
-        "topics": topic,
-        "consumer.override.metadata.max.age.ms": "1000",
-        "consumer.override.group.protocol": "classic",
-    });
+    let changes = json!({"topics": topic, "consumer.override.metadata.max.age.ms": "1000"});
     sluice.create(&scene.connector, &scene.config(changes))?;
-    let quiet = unique("quiet");
-    let elsewhere = format!("file://{}/quiet", sluice.place().directory.display());
-    sluice.create(&quiet, &scene.config(json!({"topics": topic, "store.url": elsewhere})))?;
     sluice.wait_log("a subscribed topic does not exist; create it, it is picked up then")?;
     scene.kafka.create_topic(&topic, 1)?;
     let records = predictions(0..2);
     scene.kafka.produce(&topic, &records.iter().map(|value| at(0, value.to_string())).collect::<Vec<_>>())?;
     sluice.wait_published(&scene.connector, 2)?;
-    sluice.wait_published(&quiet, 2)?;
     scene.holds_exactly(&records)?;
     Ok(())
 }

@@ -24,11 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Kafka, Need::Minio],
         run: transforms,
     },
-    Test {
-        name: "regex_router_routes_records_to_another_directory",
-        needs: &[Need::Kafka, Need::Minio],
-        run: router,
-    },
+    Test { name: "regex_router_routes_records_to_another_directory", needs: &[Need::Kafka, Need::Minio], run: router },
 ];
 
 const SCRIPT: &str = concat!(include_str!("../src/py/store.py"), include_str!("py/files.py"));

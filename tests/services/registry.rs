@@ -42,8 +42,7 @@ pub(crate) fn produce<T: serde::de::DeserializeOwned>(
     action: &str,
     more: Value,
 ) -> Result<T, Error> {
-    let mut request =
-        json!({"bootstrap": scene.kafka.bootstrap(), "registry": registry.url(), "topic": scene.topic});
+    let mut request = json!({"bootstrap": scene.kafka.bootstrap(), "registry": registry.url(), "topic": scene.topic});
     for (name, value) in more.as_object().into_iter().flatten() {
         request[name] = value.clone();
     }

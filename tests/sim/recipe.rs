@@ -63,6 +63,8 @@ pub(crate) fn recipe(
     let (of_converter, of_partitioner) = (settings.below("value.converter."), settings.clone());
     let recipe = Recipe {
         converter: Box::new(move || (CONVERTERS[0].build)(&of_converter, Part::Value).expect("JSON needs no key")),
+        key_converter: None,
+        transforms: Box::new(transform::Chain::default),
         partitioner: Box::new(move || {
             let plugin = partitioner_plugin(&of_partitioner).expect("the keys are right");
             (plugin.build)(&of_partitioner).expect("the keys are right")

@@ -247,6 +247,8 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
         converter: Box::new(move || {
             (CONVERTERS[0].build)(&json, Part::Value).expect("the json converter needs no key")
         }),
+        key_converter: None,
+        transforms: Box::new(transform::Chain::default),
         partitioner: Box::new({
             let settings = settings.clone();
             move || {

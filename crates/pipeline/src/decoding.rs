@@ -1,6 +1,6 @@
 //! The first half of a lane's way: raw records become batches, by the converters and then by the transforms.
 
-use model::{Batch, RawBatch, Rejected, Values};
+use model::{Batch, RawBatch, Values};
 use schema::{Converter, Decoded};
 use transform::Chain;
 
@@ -16,9 +16,11 @@ pub(crate) struct Decoding {
 
 impl Decoding {
     pub(crate) fn new(recipe: &Recipe) -> Decoding {
-        let transforms = (recipe.transforms)();
-        let keys = transforms.needs_keys().then(|| (recipe.key_converter)());
-        Decoding { values: (recipe.converter)(), keys, transforms }
+        Decoding {
+            values: (recipe.converter)(),
+            keys: recipe.key_converter.as_ref().map(|build| build()),
+            transforms: (recipe.transforms)(),
+        }
     }
 
     /// Decodes and transforms all records of `raw`. Records that a transform drops are in neither list; `row` of the
@@ -93,10 +95,8 @@ mod tests {
     fn each_row_gets_its_own_key_and_rows_without_a_readable_key_go() {
         let keys = [batch(&[1, 4]), batch(&[7, 9])];
         let joined = with_keys(&batch(&[1, 2, 7, 9]), &keys);
-        let shown: Vec<(Vec<String>, Vec<String>)> = joined
-            .iter()
-            .map(|batch| (texts(&batch.values), texts(batch.key_values.as_ref().unwrap())))
-            .collect();
+        let shown: Vec<(Vec<String>, Vec<String>)> =
+            joined.iter().map(|batch| (texts(&batch.values), texts(batch.key_values.as_ref().unwrap()))).collect();
         let row = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(shown, [(row(&["1"]), row(&["1"])), (row(&["7", "9"]), row(&["7", "9"]))]);
         assert_eq!(with_keys(&batch(&[1, 4]), &keys[..1])[0].len(), 2);

@@ -44,7 +44,7 @@ pub enum TaskError {
     #[error(
         "the cut {range} of {topic_partition} was planned under other settings (fingerprint {planned}, now {configured}) and \
          may be visible in part; nothing is lost: start the connector with the settings it had (format, names, partitioner, \
-         converter, topics.dir, store) until the lag of this partition is 0, then change them"
+         converter, topics.dir, store) until the lag of this partition is 0, then change them{also}"
     )]
     OtherSettings {
         /// The lane.
@@ -55,10 +55,27 @@ pub enum TaskError {
         planned: Fingerprint,
         /// Fingerprint of those of today.
         configured: Fingerprint,
+        /// The other lanes with such plans; see [`TaskError::and_also`].
+        also: String,
     },
 }
 
 impl TaskError {
+    /// Names the lane of `other` too, if both are about plans under other settings; those may be several, each of which
+    /// has to be run with in turn.
+    pub(crate) fn and_also(&mut self, other: &TaskError) {
+        if let (
+            TaskError::OtherSettings { also, .. },
+            TaskError::OtherSettings { topic_partition, range, planned, .. },
+        ) = (self, other)
+        {
+            also.push_str(&format!(
+                "; likewise {range} of {topic_partition} (fingerprint {planned}; where fingerprints differ, start it once \
+                 with each of those settings)"
+            ));
+        }
+    }
+
     /// Whether the same task may succeed when it is started again, without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {

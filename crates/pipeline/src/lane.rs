@@ -8,12 +8,12 @@ use arrow::array::BinaryArray;
 use model::{CutReason, Nonce, Offset, OffsetRange, Plan, RawBatch, TopicPartition, Values};
 use rand::Rng;
 use rand::rngs::StdRng;
-use schema::Converter;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use writer::{CutState, FileContext, OpenCut, Partitioner, PublishedFile};
 
+use crate::decoding::Decoding;
 use crate::publisher::ClosedCut;
 use crate::schemas::Version;
 use crate::typing::Typing;
@@ -95,7 +95,7 @@ pub(crate) struct LaneParts {
 
 pub(crate) struct Lane {
     parts: LaneParts,
-    converter: Box<dyn Converter>,
+    decoding: Decoding,
     partitioner: Box<dyn Partitioner>,
     /// Offset after the last record that is in an open file or left out.
     position: Offset,
@@ -111,6 +111,8 @@ pub(crate) struct Lane {
     start: Offset,
     clock_ms: Option<i64>,
     schema: Option<Version>,
+    /// Full name of the schema of the open cut's rows, as Avro files have it.
+    schema_name: Option<String>,
     /// Some row has an empty object or list in a field that the schema lacks, so it may not fit a grown schema.
     waits: bool,
     /// Names that schema in the cut's files.
@@ -126,7 +128,7 @@ impl Lane {
         };
         let context = recipe.files_with_schema("");
         Lane {
-            converter: (recipe.converter)(),
+            decoding: Decoding::new(&recipe),
             partitioner: (recipe.partitioner)(),
             position: parts.start,
             held_back: Vec::new(),
@@ -138,6 +140,7 @@ impl Lane {
             start: parts.start,
             clock_ms: None,
             schema: None,
+            schema_name: None,
             waits: false,
             context,
             parts,
@@ -253,7 +256,7 @@ impl Lane {
         if self.parts.typing.wants_first_rows() {
             let (mut texts, mut is_typed): (Vec<BinaryArray>, bool) = (Vec::new(), false);
             for raw in &held_back {
-                for batch in self.converter.decode(raw).await?.batches {
+                for batch in self.decoding.decode(raw).await?.batches {
                     match batch.values {
                         Values::Schemaless(column) => texts.push(column),
                         Values::Typed(_) => is_typed = true,

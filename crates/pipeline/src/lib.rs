@@ -13,6 +13,7 @@
 mod budget;
 mod clock;
 mod control;
+mod decoding;
 mod error;
 mod lane;
 mod ledger;

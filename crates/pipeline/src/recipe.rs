@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::Fingerprint;
 use schema::{Converter, TableSchema};
+use transform::Chain;
 use writer::{FileContext, NullValues, Partitioner, Rotation};
 
 /// What becomes of a record that cannot go on (`errors.tolerance`).
@@ -20,6 +21,10 @@ pub enum Tolerance {
 pub struct Recipe {
     /// Builds the value converter.
     pub converter: Box<dyn Fn() -> Box<dyn Converter> + Send + Sync>,
+    /// Builds the key converter; `None` where nothing reads decoded keys.
+    pub key_converter: Option<Box<dyn Fn() -> Box<dyn Converter> + Send + Sync>>,
+    /// Builds the chain of transforms.
+    pub transforms: Box<dyn Fn() -> Chain + Send + Sync>,
     /// Builds the partitioner.
     pub partitioner: Box<dyn Fn() -> Box<dyn Partitioner> + Send + Sync>,
     /// When cuts end.

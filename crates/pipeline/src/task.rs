@@ -139,6 +139,7 @@ impl Loop {
                 commit = self.next_commit();
             }
             self.forget_settled_lanes();
+            self.drain_if_failed();
             self.relieve();
             if self.is_drained(commit.is_some()) {
                 return self.failure.take().map_or(Ok(()), Err);
@@ -212,6 +213,26 @@ impl Loop {
         Ok(())
     }
 
+    /// As [`Self::fail`], but the others' plans are replayed before the task drains: were they under several settings, no
+    /// start under any of these would bring it further.
+    fn fail_after_replays(&mut self, error: TaskError) -> Result<(), TaskError> {
+        if !matches!(error, TaskError::OtherSettings { .. }) {
+            return self.fail(error);
+        }
+        match &mut self.failure {
+            Some(failure) => failure.and_also(&error),
+            None => self.failure = Some(error),
+        }
+        Ok(())
+    }
+
+    fn drain_if_failed(&mut self) {
+        let is_replaying = self.wanted == Wanted::Run && self.lanes.values().any(|lane| lane.replay.is_some());
+        if self.failure.is_some() && !is_replaying {
+            self.drain();
+        }
+    }
+
     // ---- source
 
     fn on_source(&mut self, event: source::Event) -> Result<(), TaskError> {
@@ -226,7 +247,7 @@ impl Loop {
                         && let Err(error) = self.open_lane(one)
                     {
                         error!(%error, "lane not started");
-                        self.fail(error)?;
+                        self.fail_after_replays(error)?;
                     }
                 }
                 self.steer_source();

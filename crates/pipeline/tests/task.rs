@@ -96,6 +96,8 @@ impl World {
             converter: Box::new(|| (CONVERTERS[0].build)(&Settings::new(Default::default()), Part::Value).unwrap()),
             rotation: Rotation::new(&settings).unwrap(),
             null_values: NullValues::new(&settings).unwrap(),
+            key_converter: None,
+            transforms: Box::new(transform::Chain::default),
             partitioner: Box::new(move || (partitioner_plugin(&settings).unwrap().build)(&settings).unwrap()),
             tolerance: Tolerance::None,
             files: FileContext {
@@ -203,6 +205,26 @@ async fn lanes_that_cut_at_one_instant_share_their_commit_requests() {
     assert!(plans <= 4 && after.len() <= 8, "{plans} of {} requests carry plans of {LANES} lanes", after.len());
     running.steering.ask(Wanted::Stop);
     running.task.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn plans_under_several_settings_are_replayed_under_each_of_them_in_turn() {
+    let world = World::new(3);
+    let plan = |settings: &str| {
+        let config = Fingerprint::of([settings.as_bytes()]);
+        Plan::new(at(2), 0, Nonce(1), None, config, 1).to_metadata()
+    };
+    for (partition, settings) in [(0, "others"), (1, "these settings"), (2, "third")] {
+        world.produce(partition, 2);
+        world.log.set_committed(GROUP, &tp(partition), Offset::ZERO, &plan(settings));
+    }
+    let running = world.start(&[("flush.size", "1000")], &Budget::new(64 * MIB));
+    let error = timeout(Duration::from_secs(60), running.task).await.expect("it ends").unwrap().unwrap_err();
+    assert_eq!(world.committed(1), (2, String::new()), "its plan is of these settings");
+    assert_eq!([world.committed(0).1, world.committed(2).1], [plan("others"), plan("third")]);
+    let text = error.to_string();
+    let parts = ["[0, 2) of t-0 was planned", "likewise [0, 2) of t-2", "once with each of those settings"];
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
 }
 
 /// Under the cooperative protocol a lane goes on while another one is given to its task.

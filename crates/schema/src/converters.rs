@@ -2,12 +2,14 @@
 
 use model::{Invalid, Plugin, Settings};
 
+use crate::avro_converter::{AVRO_KEYS, AvroConverter};
 use crate::bytes_converter::BytesConverter;
 use crate::json_converter::JsonConverter;
 use crate::json_schema_converter::{JSON_SCHEMA_KEYS, JsonSchemaConverter};
 use crate::keys::{
-    BYTES_REGISTRY_KEYS, JSON_KEYS, JSON_REGISTRY_KEYS, LATER_REGISTRY_KEYS, STRING_KEYS, STRING_REGISTRY_KEYS,
+    BYTES_REGISTRY_KEYS, JSON_KEYS, JSON_REGISTRY_KEYS, NUMBER_REGISTRY_KEYS, STRING_KEYS, STRING_REGISTRY_KEYS,
 };
+use crate::number_converters::{Number, NumberConverter};
 use crate::protobuf_converter::{PROTOBUF_KEYS, ProtobufConverter};
 use crate::registry_keys::REGISTRY_KEYS;
 use crate::string_converter::StringConverter;
@@ -17,7 +19,7 @@ use crate::{Converter, Part};
 /// a configuration is validated.
 pub type BuildConverter = fn(&Settings, Part) -> Result<Box<dyn Converter>, Invalid>;
 
-/// Every converter whose name is known; the build function of those that are for a later version says so.
+/// Every converter.
 pub const CONVERTERS: &[Plugin<BuildConverter>] = &[
     Plugin {
         names: &["json", "org.apache.kafka.connect.json.JsonConverter"],
@@ -40,7 +42,13 @@ pub const CONVERTERS: &[Plugin<BuildConverter>] = &[
         check: none,
         build: BytesConverter::build,
     },
-    later(&["avro", "io.confluent.connect.avro.AvroConverter"], |_, part| not_yet(part, "avro")),
+    Plugin {
+        names: &["avro", "io.confluent.connect.avro.AvroConverter"],
+        doc: "Avro, with its schema in a schema registry.",
+        keys: &[AVRO_KEYS, REGISTRY_KEYS],
+        check: none,
+        build: |settings, part| AvroConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+    },
     Plugin {
         names: &["protobuf", "io.confluent.connect.protobuf.ProtobufConverter"],
         doc: "Protobuf with a schema registry.",
@@ -55,21 +63,28 @@ pub const CONVERTERS: &[Plugin<BuildConverter>] = &[
         check: none,
         build: |settings, part| JsonSchemaConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
     },
-    later(&["boolean", "org.apache.kafka.connect.converters.BooleanConverter"], |_, part| not_yet(part, "boolean")),
-    later(&["short", "org.apache.kafka.connect.converters.ShortConverter"], |_, part| not_yet(part, "short")),
-    later(&["integer", "org.apache.kafka.connect.converters.IntegerConverter"], |_, part| not_yet(part, "integer")),
-    later(&["long", "org.apache.kafka.connect.converters.LongConverter"], |_, part| not_yet(part, "long")),
-    later(&["float", "org.apache.kafka.connect.converters.FloatConverter"], |_, part| not_yet(part, "float")),
-    later(&["double", "org.apache.kafka.connect.converters.DoubleConverter"], |_, part| not_yet(part, "double")),
+    number(&["boolean", "org.apache.kafka.connect.converters.BooleanConverter"], |settings, part| {
+        NumberConverter::build(settings, part, Number::Boolean)
+    }),
+    number(&["short", "org.apache.kafka.connect.converters.ShortConverter"], |settings, part| {
+        NumberConverter::build(settings, part, Number::Short)
+    }),
+    number(&["integer", "org.apache.kafka.connect.converters.IntegerConverter"], |settings, part| {
+        NumberConverter::build(settings, part, Number::Integer)
+    }),
+    number(&["long", "org.apache.kafka.connect.converters.LongConverter"], |settings, part| {
+        NumberConverter::build(settings, part, Number::Long)
+    }),
+    number(&["float", "org.apache.kafka.connect.converters.FloatConverter"], |settings, part| {
+        NumberConverter::build(settings, part, Number::Float)
+    }),
+    number(&["double", "org.apache.kafka.connect.converters.DoubleConverter"], |settings, part| {
+        NumberConverter::build(settings, part, Number::Double)
+    }),
 ];
 
-const fn later(names: &'static [&'static str], build: BuildConverter) -> Plugin<BuildConverter> {
-    Plugin { names, doc: "Not supported yet by this version.", keys: &[LATER_REGISTRY_KEYS], check: none, build }
-}
-
-fn not_yet(part: Part, name: &str) -> Result<Box<dyn Converter>, Invalid> {
-    let why = "is not supported yet by this version; supported: json, string, bytes";
-    Err(Invalid::value(part.key(), name, format!("{name} {why}")))
+const fn number(names: &'static [&'static str], build: BuildConverter) -> Plugin<BuildConverter> {
+    Plugin { names, doc: "One value of fixed size, big endian.", keys: &[NUMBER_REGISTRY_KEYS], check: none, build }
 }
 
 fn none(_settings: &Settings) -> Vec<Invalid> {
@@ -96,12 +111,12 @@ mod tests {
 
     #[test]
     fn every_converter_conforms() {
-        for name in ["json", "string", "bytes"] {
+        for name in ["json", "string", "bytes", "boolean", "short", "integer", "long", "float", "double"] {
             for part in [Part::Key, Part::Value] {
                 block_on(conformance::converter(part, &mut || build(name, part, &[]).unwrap()));
             }
         }
-        for name in ["protobuf", "json_schema"] {
+        for name in ["avro", "protobuf", "json_schema"] {
             for part in [Part::Key, Part::Value] {
                 let pairs = [("value.converter.schema.registry.url", "http://127.0.0.1:1")];
                 block_on(conformance::converter(part, &mut || build(name, part, &pairs).unwrap()));
@@ -110,15 +125,6 @@ mod tests {
         for enable in ["true", "false"] {
             let pairs = [("value.converter.schemas.enable", enable)];
             block_on(conformance::converter(Part::Value, &mut || build("json", Part::Value, &pairs).unwrap()));
-        }
-    }
-
-    #[test]
-    fn later_converters_are_known_and_say_so() {
-        for name in ["io.confluent.connect.avro.AvroConverter", "long"] {
-            let message = build(name, Part::Key, &[]).err().unwrap();
-            assert_eq!(message.key, "key.converter");
-            assert!(message.message.ends_with("is not supported yet by this version; supported: json, string, bytes"));
         }
     }
 

@@ -295,7 +295,7 @@ fn select(columns: &StructArray, rows: Vec<u32>) -> StructArray {
 }
 
 /// Rising row numbers of a batch; without a copy if none is left out.
-fn rows_of(whole: &Batch, rows: &[usize]) -> Batch {
+pub(crate) fn rows_of(whole: &Batch, rows: &[usize]) -> Batch {
     match (rows.first(), rows.last()) {
         (Some(first), Some(last)) if last - first + 1 == rows.len() => whole.slice(*first, rows.len()),
         (Some(_), Some(_)) => whole.select(&rows.iter().map(|row| *row as u32).collect::<Vec<_>>()),

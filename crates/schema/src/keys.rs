@@ -134,8 +134,8 @@ pub(crate) const JSON_REGISTRY_KEYS: &[Key] = &registry_keys("JsonConverter does
 pub(crate) const STRING_REGISTRY_KEYS: &[Key] = &registry_keys("StringConverter does not ask a registry");
 /// As above, for ByteArrayConverter.
 pub(crate) const BYTES_REGISTRY_KEYS: &[Key] = &registry_keys("ByteArrayConverter does not ask a registry");
-/// As above, for converters that do ask one, once they are here.
-pub(crate) const LATER_REGISTRY_KEYS: &[Key] = &registry_keys("the converter itself is not there yet");
+/// As above, for the converters of numbers.
+pub(crate) const NUMBER_REGISTRY_KEYS: &[Key] = &registry_keys("converters of numbers do not ask a registry");
 
 /// The keys that configurations carry over from one converter to the next: each accepted, none read.
 const fn registry_keys(why: &'static str) -> [Key; 12] {

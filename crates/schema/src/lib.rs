@@ -13,6 +13,10 @@
 use async_trait::async_trait;
 use model::{Batch, RawBatch, Rejected};
 
+mod avro_converter;
+mod avro_names;
+mod avro_reader;
+mod avro_schema;
 mod bytes_converter;
 mod column;
 pub mod conformance;
@@ -28,6 +32,7 @@ mod json_schema_converter;
 mod keys;
 mod merge;
 mod nested_columns;
+mod number_converters;
 mod project;
 mod protobuf_columns;
 mod protobuf_converter;
@@ -40,6 +45,7 @@ mod registry_client;
 mod registry_keys;
 mod scalar;
 mod scalar_columns;
+mod simple_header;
 mod spark_json;
 mod string_converter;
 mod struct_column;
@@ -54,7 +60,8 @@ pub use keys::{
     VALUE_CONVERTER, VALUE_CONVERTER_VERSION, VALUE_SCHEMA,
 };
 pub use merge::{Conflict, merge};
-pub use project::{project, project_compatibly};
+pub use project::project;
+pub use simple_header::simple_header;
 pub use table_schema::{DEPTH_MAX, FIELDS_MAX, SchemaError, TableSchema};
 
 /// Which of a record's parts a converter reads.

@@ -45,9 +45,20 @@ impl ListColumn {
         for _ in 0..len {
             at = self.element.read(nodes, at, context)?;
         }
+        self.end_row();
+        Ok(at)
+    }
+
+    /// Where elements of the row go that [`Self::end_row`] ends.
+    #[inline]
+    pub(crate) fn element(&mut self) -> &mut Slot {
+        &mut self.element
+    }
+
+    /// Ends a row whose elements were appended one by one.
+    pub(crate) fn end_row(&mut self) {
         self.ends.push(self.element.rows().len());
         self.validity.append_non_null();
-        Ok(at)
     }
 }
 
@@ -145,7 +156,14 @@ impl MapColumn {
         Ok(at)
     }
 
-    fn end_row(&mut self) {
+    /// Where keys and values of the row go that [`Self::end_row`] ends.
+    #[inline]
+    pub(crate) fn entry(&mut self) -> (&mut Slot, &mut Slot) {
+        (&mut self.key, &mut self.value)
+    }
+
+    /// Ends a row whose entries were appended one by one.
+    pub(crate) fn end_row(&mut self) {
         self.ends.push(self.key.rows().len());
         self.validity.append_non_null();
     }

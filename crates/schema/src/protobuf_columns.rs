@@ -479,6 +479,10 @@ impl MessageColumn {
 }
 
 impl Rows for MessageColumn {
+    fn begin(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.cell.rows().begin());
+    }
+
     fn len(&self) -> usize {
         self.rows
     }
@@ -552,6 +556,10 @@ impl UnionColumn {
 }
 
 impl Rows for UnionColumn {
+    fn begin(&mut self) {
+        self.members.iter_mut().for_each(|(_, cell)| cell.rows().begin());
+    }
+
     fn len(&self) -> usize {
         self.rows
     }
@@ -623,6 +631,11 @@ impl ListColumn {
 }
 
 impl Rows for ListColumn {
+    fn begin(&mut self) {
+        self.ends.begin();
+        self.element.rows().begin();
+    }
+
     fn len(&self) -> usize {
         self.ends.len()
     }
@@ -767,6 +780,12 @@ impl EntryKey {
 }
 
 impl Rows for MapColumn {
+    fn begin(&mut self) {
+        self.ends.begin();
+        self.key.rows().begin();
+        self.value.rows().begin();
+    }
+
     fn len(&self) -> usize {
         self.ends.len()
     }

@@ -104,6 +104,8 @@ impl LateColumn {
 }
 
 impl Rows for LateColumn {
+    fn begin(&mut self) {}
+
     fn len(&self) -> usize {
         match &self.form {
             Form::Date(column) => column.len(),

@@ -480,11 +480,148 @@ impl Rejections {
         self.rows.push((row, reason));
     }
 
+    /// Hands on each row with its reason.
+    pub(crate) fn each(self, mut take: impl FnMut(usize, String)) {
+        self.rows.into_iter().for_each(|(row, reason)| take(row, reason));
+    }
+
     /// What became of the batch.
     pub(crate) fn decoded(mut self, raw: &RawBatch, batches: Vec<model::Batch>) -> Decoded {
         self.rows.sort_by_key(|(row, _)| *row);
         let stage = self.part.stage();
         let name = |(row, reason)| Rejected { row, at: raw.position(row), stage, reason };
         Decoded { batches, rejected: self.rows.into_iter().map(name).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    type Answer = fn(&str) -> (u16, &'static str);
+
+    /// A registry on loopback that answers each path as `answer` says; gives its address and the count of requests. The
+    /// thread ends with the process.
+    fn serve(answer: Answer) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let first = lines.next().unwrap().unwrap();
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                counted.fetch_add(1, Ordering::SeqCst);
+                let (status, body) = answer(first.split(' ').nth(1).unwrap());
+                let head =
+                    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        (url, count)
+    }
+
+    fn registry(url: &str, more: &[(&str, &str)]) -> Registry {
+        let pairs = [("schema.registry.url", url), ("retries.wait.ms", "0"), ("max.retries", "1")];
+        let config = pairs.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Registry::build(&Settings::new(config), Part::Value).unwrap()
+    }
+
+    fn good(path: &str) -> (u16, &'static str) {
+        match path {
+            "/schemas/ids/1" => (
+                200,
+                r#"{"schema":"{\"type\":\"record\",\"name\":\"n.R\",\"fields\":[]}","references":[{"name":"n.S","subject":"s/1","version":3}]}"#,
+            ),
+            "/schemas/ids/1/versions?deleted=true" => {
+                (200, r#"[{"subject":"n.R","version":9},{"subject":":.c:t-value","version":4}]"#)
+            }
+            "/subjects/s%2F1/versions/3?deleted=true" => {
+                (200, r#"{"schema":"\"int\"","references":[{"name":"n.T","subject":"t","version":1}]}"#)
+            }
+            "/subjects/t/versions/1?deleted=true" => (200, r#"{"schema":"\"long\""}"#),
+            _ => (404, r#"{"error_code":40403,"message":"Schema not found"}"#),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_schema_comes_with_its_references_and_version_and_is_asked_for_once() {
+        let (url, count) = serve(good);
+        let registry = registry(&url, &[]);
+        let found = registry.schema(1, "t").await.unwrap();
+        assert_eq!((found.kind, found.version), (SchemaKind::Avro, Some(4)));
+        let names: Vec<_> = found.references.iter().map(|reference| (&*reference.name, &*reference.text)).collect();
+        assert_eq!(names, [("n.T", "\"long\""), ("n.S", "\"int\"")]);
+        let asked = count.load(Ordering::SeqCst);
+        registry.clone().schema(1, "t").await.unwrap();
+        assert_eq!(count.load(Ordering::SeqCst), asked);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_id_is_the_records_fault_and_not_asked_for_again_at_once() {
+        let (url, count) = serve(good);
+        let registry = registry(&url, &[]);
+        let unknown = "Error retrieving value schema for id 7: Schema not found; error code: 40403";
+        for _ in 0..2 {
+            assert_eq!(registry.schema(7, "t").await, Err(Lookup::Unknown(unknown.to_owned())));
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 2, "the id alone, and the id with the subject");
+    }
+
+    #[tokio::test]
+    async fn an_outage_fails_over_or_is_unavailable_and_a_refusal_is_for_a_person() {
+        let (down, count) = serve(|_| (503, "{}"));
+        assert!(matches!(registry(&down, &[]).schema(1, "t").await, Err(Lookup::Unavailable(_))));
+        assert_eq!(count.load(Ordering::SeqCst), 2, "one retry");
+        let (up, _) = serve(good);
+        assert!(registry(&format!("{down},{up}"), &[]).schema(1, "t").await.is_ok());
+        for answer in [(|_| (401, "{}")) as Answer, |_| (403, "{}"), |_| (404, "<html>"), |_| (200, "<html>")] {
+            let (url, _) = serve(answer);
+            assert!(matches!(registry(&url, &[]).schema(1, "t").await, Err(Lookup::Config(_))));
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_refused() {
+        for (pairs, part) in [
+            (&[][..], "Missing required configuration \"schema.registry.url\""),
+            (&[("schema.registry.url", "mock://x")], "must begin with http:// or https://, not mock:"),
+            (
+                &[("schema.registry.url", "http://x"), ("schema.registry.ssl.truststore.location", "/a/b.jks")],
+                "a store of type JKS cannot be read, only PEM. Convert it: keytool",
+            ),
+            (
+                &[("schema.registry.url", "http://x"), ("basic.auth.credentials.source", "USER_INFO")],
+                "basic.auth.user.info must be given with the credentials source USER_INFO",
+            ),
+        ] {
+            let config = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let message = Registry::build(&Settings::new(config), Part::Value).err().unwrap().message;
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_id_stands_in_the_header_or_in_front_of_the_value() {
+        let value = [0, 0, 0, 1, 2, 9];
+        assert_eq!(split_wire(&value, None, Part::Value), Ok((WireId::Id(258), &[9][..])));
+        let mut guid = vec![1];
+        guid.extend(0..16);
+        guid.push(0);
+        let headers = vec![("__value_schema_id".to_owned(), Some(guid))];
+        let (id, payload) = split_wire(&value, Some(&headers), Part::Value).unwrap();
+        assert_eq!((id.to_string().as_str(), payload), ("00010203-0405-0607-0809-0a0b0c0d0e0f", &value[..]));
+        assert_eq!(header_rest(Some(&headers), Part::Value), Some(&[0][..]));
+        assert_eq!(split_wire(&value, Some(&headers), Part::Key), Ok((WireId::Id(258), &[9][..])));
+        assert_eq!(
+            split_wire(b"{}", None, Part::Value).unwrap_err(),
+            "Error deserializing schema ID: Unknown magic byte!"
+        );
+        assert!(split_wire(&[0, 1], None, Part::Value).is_err() && split_wire(&[], None, Part::Value).is_err());
     }
 }

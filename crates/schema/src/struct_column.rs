@@ -76,6 +76,12 @@ impl Slot {
         self.column.rows()
     }
 
+    /// Its column, for readers that know what comes next.
+    #[inline]
+    pub(crate) fn column(&mut self) -> &mut Column {
+        &mut self.column
+    }
+
     /// Appends the value at `at` and gives the index after it.
     #[inline]
     pub(crate) fn read(&mut self, nodes: &[Node<'_>], at: usize, context: &mut Context) -> Outcome<usize> {
@@ -162,6 +168,12 @@ impl StructColumn {
     /// The only slot of a column that stands for a whole value.
     pub(crate) fn whole_value(&mut self) -> &mut Slot {
         &mut self.slots[0]
+    }
+
+    /// The slots, in the order of the fields.
+    #[inline]
+    pub(crate) fn slots(&mut self) -> &mut [Slot] {
+        &mut self.slots
     }
 
     /// Ends a row whose slots were filled one by one.

@@ -6,18 +6,23 @@ use std::sync::Arc;
 
 use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
 use pipeline::{Recipe, Tolerance, TopicSchemas};
-use schema::{BuildConverter, CONVERTERS, Part, TableSchema, VALUE_CONVERTER, VALUE_SCHEMA};
+use schema::{BuildConverter, CONVERTERS, Converter, KEY_CONVERTER, Part, TableSchema, VALUE_CONVERTER, VALUE_SCHEMA};
+use transform::Chain;
 use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, partitioner_plugin};
 
 /// The converter that reads values when neither connector nor worker names one.
 const DEFAULT_CONVERTER: &str = "json";
 
-/// Settings that shape the names and rows of a cut, besides those of the value converter. A plan that was made under
+/// Settings that shape the names and rows of a cut, besides those of converters and transforms. A plan that was made under
 /// others must not be replayed. Where cuts end (`flush.*`, `rotate.*`) is not among them, for a plan has its end; nor is what
 /// becomes of objects that exist.
 const SHAPING: &[&str] = &[
     "format.class",
     "parquet.codec",
+    "s3.compression.type",
+    "s3.compression.level",
+    "json.decimal.format",
+    "format.bytearray.extension",
     "s3.bucket.name",
     "store.url",
     "topics.dir",
@@ -81,6 +86,7 @@ fn tolerance(settings: &Settings) -> Result<Tolerance, Invalid> {
 fn fingerprint(
     settings: &Settings,
     value: &ChosenConverter,
+    key: Option<&ChosenConverter>,
     given_schema: Option<&TableSchema>,
     keys: &[&'static Key],
 ) -> Fingerprint {
@@ -88,10 +94,17 @@ fn fingerprint(
         let key = keys.iter().find(|key| key.name == *name);
         format!("{name}={}", key.and_then(|key| settings.text(key)).unwrap_or(""))
     });
-    let converter = value.settings.with_prefix("").map(|(key, text)| format!("value.converter.{key}={text}"));
-    let name = format!("{}={}", VALUE_CONVERTER.name, value.plugin.name());
+    let converters = [(VALUE_CONVERTER.name, Some(value)), (KEY_CONVERTER.name, key)];
+    let converters =
+        converters.iter().filter_map(|(name, chosen)| Some((name, (*chosen)?))).flat_map(|(name, chosen)| {
+            let keys = chosen.settings.with_prefix("").map(move |(key, text)| format!("{name}.{key}={text}"));
+            [format!("{name}={}", chosen.plugin.name())].into_iter().chain(keys)
+        });
+    let prefixes = ["transforms", "predicates", "format.bytearray.separator"];
+    let raw = settings.config().iter().filter(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+    let raw = raw.map(|(name, text)| format!("{name}={text}"));
     let schema = given_schema.map(|schema| format!("given schema={}", schema.fingerprint()));
-    let parts: Vec<String> = shaping.chain([name]).chain(converter).chain(schema).collect();
+    let parts: Vec<String> = shaping.chain(converters).chain(raw).chain(schema).collect();
     Fingerprint::of(parts.iter().map(String::as_bytes))
 }
 
@@ -106,6 +119,8 @@ pub(crate) struct Dry {
     given_schema: Option<TableSchema>,
     fingerprint: Fingerprint,
     value: ChosenConverter,
+    /// Only where something reads decoded keys.
+    key: Option<ChosenConverter>,
     settings: Settings,
 }
 
@@ -114,6 +129,14 @@ impl Dry {
     pub(crate) fn new(settings: &Settings, worker: &Settings, keys: &[&'static Key]) -> Result<Dry, Invalid> {
         let value = converter(settings, worker, Part::Value)?;
         (value.plugin.build)(&value.settings, Part::Value)?;
+        let transforms = Chain::build(settings).map_err(|mut problems| problems.remove(0))?;
+        let key = match transforms.needs_keys() {
+            true => Some(converter(settings, worker, Part::Key)?),
+            false => None,
+        };
+        if let Some(key) = &key {
+            (key.plugin.build)(&key.settings, Part::Key)?;
+        }
         (partitioner_plugin(settings)?.build)(settings)?;
         let format = writer::format(settings)?;
         let given_schema = given_schema(settings)?;
@@ -123,22 +146,28 @@ impl Dry {
             limits: FileLimits::new(settings)?,
             null_values: NullValues::new(settings)?,
             tolerance: tolerance(settings)?,
-            fingerprint: fingerprint(settings, &value, given_schema.as_ref(), keys),
+            fingerprint: fingerprint(settings, &value, key.as_ref(), given_schema.as_ref(), keys),
             given_schema,
             format,
             value,
+            key,
             settings: settings.clone(),
         })
     }
 
     /// The recipe for lanes that write to `store`, and the topics' schemas beside their objects.
     pub(crate) fn with(self, store: &Store) -> (Recipe, TopicSchemas) {
-        let Dry { value, settings, layout, .. } = self;
+        let Dry { value, key, settings, layout, .. } = self;
+        let for_chain = settings.clone();
         let schemas = TopicSchemas::new(store.clone(), layout.clone());
         let recipe = Recipe {
             converter: Box::new(move || {
                 (value.plugin.build)(&value.settings, Part::Value).expect("built once by Dry::new")
             }),
+            key_converter: key.map(|key| -> Box<dyn Fn() -> Box<dyn Converter> + Send + Sync> {
+                Box::new(move || (key.plugin.build)(&key.settings, Part::Key).expect("built once by Dry::new"))
+            }),
+            transforms: Box::new(move || Chain::build(&for_chain).expect("built once by Dry::new")),
             partitioner: Box::new(move || {
                 let plugin = partitioner_plugin(&settings).expect("found once by Dry::new");
                 (plugin.build)(&settings).expect("built once by Dry::new")

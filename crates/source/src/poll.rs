@@ -1,6 +1,6 @@
 //! The poll thread of a [`crate::KafkaSource`]: takes messages in batches, answers rebalances.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::native::{List, Native, Notice};
 use crate::park::{pause, wait};
 use crate::protocol::{self, Protocol};
 use crate::starts::{Starts, Stopped};
-use crate::{Ack, Error, Event};
+use crate::{Ack, Error, Event, Subscription};
 
 mod adrift;
 mod orphans;
@@ -26,8 +26,10 @@ const CONSUME_WAIT: Duration = Duration::from_millis(20);
 const FULL_WAIT: Duration = Duration::from_millis(50);
 /// How often the same trouble is logged.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
-/// A topic that is missing may just be on its way: it is warned about after this.
+/// A topic that is missing may just be on its way: it is warned about after this ...
 const NO_TOPIC_GRACE: Duration = Duration::from_secs(5);
+/// ... and looked for this often: librdkafka tells of one under the classic protocol only.
+const NO_TOPIC_INTERVAL: Duration = Duration::from_secs(60);
 /// Time to leave a group in order.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A consumer under KIP-848 that got nothing for this long asks whether classic members keep it out.
@@ -62,8 +64,10 @@ pub(crate) struct Poll {
     topics: Vec<String>,
     collector: Collector,
     warned: HashMap<(Code, String), Instant>,
-    /// Topics that were not there, as librdkafka said it (once), and when.
-    missing: Vec<(String, Instant)>,
+    /// Subscribed topics that were warned about because they were not there.
+    missing: HashSet<String>,
+    /// When it is looked for such topics next.
+    looks_for_topics: Instant,
     protocol: Protocol,
     /// Whether the classic protocol may be tried: nobody chose, and KIP-848 has not worked yet.
     may_fall_back: bool,
@@ -93,7 +97,8 @@ impl Poll {
             native: Some(native),
             topics,
             warned: HashMap::new(),
-            missing: Vec::new(),
+            missing: HashSet::new(),
+            looks_for_topics: Instant::now() + NO_TOPIC_GRACE,
             protocol,
             may_fall_back,
             asked: Instant::now(),
@@ -145,7 +150,7 @@ impl Poll {
                 return self.give_up();
             }
         }
-        self.warn_of_missing_topics();
+        self.warn_of_missing_topics(&native);
         if let Some((lane, offset, start, next)) = self.collector.backwards.take() {
             self.on_backwards(&native, &lane, offset, start, next);
         }
@@ -240,8 +245,7 @@ impl Poll {
         });
         if !assigned.is_empty() {
             tracing::debug!(group = self.shared.config.group(), ?assigned, "assigned");
-            let says = |reason: &str, topic: &str| reason.contains(&format!(": {topic}: "));
-            self.missing.retain(|(reason, _)| !assigned.iter().any(|one| says(reason, &one.topic_partition.topic)));
+            self.missing.retain(|topic| !assigned.iter().any(|one| *one.topic_partition.topic == **topic));
             self.shared.hand_out(assigned);
         }
         if let Err(error) = native.assign(&list) {
@@ -448,11 +452,8 @@ impl Poll {
         let now = Instant::now();
         self.warned.retain(|_, at| now.duration_since(*at) < WARN_INTERVAL);
         if trouble(code) == Trouble::NoTopic {
-            let is_known = self.missing.iter().any(|(known, _)| known == reason);
-            if !is_known && !self.warned.contains_key(&(code, reason.to_owned())) {
-                self.missing.push((reason.to_owned(), now));
-                self.warned.insert((code, reason.to_owned()), now);
-            }
+            // It may be on its way; whoever looks for it warns.
+            self.looks_for_topics = self.looks_for_topics.min(now + NO_TOPIC_GRACE);
             return;
         }
         if self.warned.contains_key(&(code, what.clone())) {
@@ -462,11 +463,32 @@ impl Poll {
         self.warned.insert((code, what), now);
     }
 
-    /// librdkafka says only once that a topic is missing, and at once: it is passed on when the topic had time to come.
-    fn warn_of_missing_topics(&mut self) {
-        for (reason, _) in self.missing.extract_if(.., |(_, since)| since.elapsed() >= NO_TOPIC_GRACE) {
-            let group = self.shared.config.group();
-            tracing::warn!(group, reason, "a subscribed topic does not exist; create it, it is picked up then");
+    /// Warns once about each subscribed topic that does not exist. Only topics of which nothing is assigned here are asked
+    /// for; other members may have them.
+    fn warn_of_missing_topics(&mut self, native: &Native) {
+        if Instant::now() < self.looks_for_topics {
+            return;
+        }
+        self.looks_for_topics = Instant::now() + NO_TOPIC_INTERVAL;
+        let Subscription::Topics(wanted) = &self.shared.config.subscription else { return };
+        let lanes = &self.collector.lanes.all;
+        let is_here = |topic: &str| lanes.iter().any(|lane| &*lane.topic_partition.topic == topic);
+        let absent: BTreeSet<String> = wanted.iter().filter(|topic| !is_here(topic)).cloned().collect();
+        let is_missing = |topics: &BTreeSet<String>| {
+            let answer = native.topic_ids(topics, ASK_TIMEOUT);
+            matches!(answer, Ok((_, Some(code))) if trouble(code) == Trouble::NoTopic)
+        };
+        // One answer for all, mostly that nothing is missing; else it is asked which ones are.
+        let missing: Vec<String> = match is_missing(&absent) {
+            true => absent.into_iter().filter(|topic| is_missing(&BTreeSet::from([topic.clone()]))).collect(),
+            false => Vec::new(),
+        };
+        self.missing.retain(|topic| missing.contains(topic));
+        for topic in missing {
+            if self.missing.insert(topic.clone()) {
+                let group = self.shared.config.group();
+                tracing::warn!(group, topic, "a subscribed topic does not exist; create it, it is picked up then");
+            }
         }
     }
 }

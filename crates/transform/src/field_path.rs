@@ -35,6 +35,11 @@ impl FieldPath {
         Ok(FieldPath { outer, last })
     }
 
+    /// The field `last` in the struct that `outer` leads to.
+    pub(crate) fn of(outer: Vec<String>, last: String) -> FieldPath {
+        FieldPath { outer, last }
+    }
+
     /// The field and its column, with the nulls of the structs that it lies in; `None` if there is no such field.
     pub(crate) fn column(
         &self,

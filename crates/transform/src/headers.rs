@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringBuilder, StructArray};
 use model::{Batch, Check, Headers, Importance, Invalid, Key, Kind, Settings, Values};
 use serde_json::Value;
 
 use crate::cast::text_column;
+use crate::json::json_value;
 use crate::keys::{REPLACE_NULL_WITH_DEFAULT, non_empty_list};
 use crate::values::{
     Refused, Side, edit_texts, no_map, require_map, require_struct, struct_of, with_defaults, without,
@@ -43,8 +44,34 @@ pub(crate) const FROM_KEYS: &[Key] = &[FIELDS, HEADERS, OPERATION, REPLACE_NULL_
 type Text = Option<Vec<u8>>;
 
 /// The headers of `batch`, one list for each row, to be changed.
-fn lists(batch: &Batch) -> Vec<Headers> {
+pub(crate) fn lists(batch: &Batch) -> Vec<Headers> {
     batch.headers.as_ref().map_or_else(|| vec![Headers::new(); batch.len()], |all| all.to_vec())
+}
+
+/// A JSON value as the text of a header.
+pub(crate) fn header_text(value: &Value) -> Text {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone().into_bytes()),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Some(other.to_string().into_bytes())
+        }
+    }
+}
+
+/// A column as texts of headers: JSON where its values are nested.
+pub(crate) fn header_texts(column: &ArrayRef) -> Result<ArrayRef, String> {
+    if !column.data_type().is_nested() {
+        return text_column(column);
+    }
+    let mut texts = StringBuilder::new();
+    for row in 0..column.len() {
+        match json_value(column, row)? {
+            Value::Null => texts.append_null(),
+            value => texts.append_value(value.to_string()),
+        }
+    }
+    Ok(Arc::new(texts.finish()))
 }
 
 struct InsertHeader {
@@ -139,11 +166,7 @@ impl HeaderFrom {
     fn apply_json(&self, value: Value, of_row: &mut Headers) -> Result<Value, String> {
         let mut map = require_map(value, self.purpose())?;
         for (field, header) in self.fields.iter().zip(&self.headers) {
-            let text = match map.get(field) {
-                None | Some(Value::Null) => None,
-                Some(Value::String(text)) => Some(text.clone().into_bytes()),
-                Some(other) => Some(other.to_string().into_bytes()),
-            };
+            let text = map.get(field).and_then(header_text);
             of_row.push((header.clone(), text));
             if self.moves {
                 map.shift_remove(field);

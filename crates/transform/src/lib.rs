@@ -8,9 +8,12 @@
 //!                              \--> Rejected (Stage::Transformation)
 //! ```
 
+mod archive;
 mod cast;
 mod chain;
+mod confluent;
 mod date_pattern;
+mod debezium;
 mod extract_field;
 mod field_path;
 mod flatten;
@@ -18,6 +21,7 @@ mod headers;
 mod hoist_field;
 mod insert_field;
 mod java;
+mod json;
 mod keys;
 mod mask_field;
 mod metadata;

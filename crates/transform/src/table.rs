@@ -5,8 +5,8 @@ use model::{Invalid, Plugin, Settings};
 use crate::values::Side::{Key, Value};
 use crate::{BuildPredicate, BuildTransform, keys, predicates};
 use crate::{
-    cast, extract_field, flatten, headers, hoist_field, insert_field, mask_field, metadata, replace_field, route,
-    timestamp_converter,
+    archive, cast, confluent, debezium, extract_field, flatten, headers, hoist_field, insert_field, mask_field,
+    metadata, replace_field, route, timestamp_converter,
 };
 
 /// Nothing to check beyond the keys and what building checks.
@@ -40,6 +40,12 @@ const STEP: &[model::Key] = &[keys::PREDICATE, keys::NEGATE];
 /// Every transform.
 pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
     transform(
+        &["archive", "com.github.jcustenborder.kafka.connect.archive.Archive"],
+        "Makes a record of key, value, topic and timestamp the value.",
+        &[STEP],
+        archive::build,
+    ),
+    transform(
         &["cast-key", "org.apache.kafka.connect.transforms.Cast$Key"],
         "Casts fields of the key, or the whole key, to another type.",
         &[cast::KEYS, STEP],
@@ -52,10 +58,41 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         |settings| cast::build(settings, Value),
     ),
     transform(
+        &["confluent-filter-key", "io.confluent.connect.transforms.Filter$Key"],
+        "Refused: sluice does not evaluate JSON paths. Filter with a predicate takes its place.",
+        &[confluent::FILTER_KEYS, STEP],
+        confluent::refuse_filter,
+    ),
+    transform(
+        &["confluent-filter-value", "io.confluent.connect.transforms.Filter$Value"],
+        "Refused: sluice does not evaluate JSON paths. Filter with a predicate takes its place.",
+        &[confluent::FILTER_KEYS, STEP],
+        confluent::refuse_filter,
+    ),
+    transform(
+        &["drop-key", "io.confluent.connect.transforms.Drop$Key"],
+        "Makes the key null.",
+        &[confluent::DROP_KEYS, STEP],
+        |settings| confluent::build_drop(settings, Key),
+    ),
+    transform(
+        &["drop-value", "io.confluent.connect.transforms.Drop$Value"],
+        "Makes the value null.",
+        &[confluent::DROP_KEYS, STEP],
+        |settings| confluent::build_drop(settings, Value),
+    ),
+    transform(
         &["drop-headers", "org.apache.kafka.connect.transforms.DropHeaders"],
         "Removes headers by name.",
         &[metadata::DROP_HEADERS_KEYS, STEP],
         metadata::build_drop_headers,
+    ),
+    transform(
+        &["extract-new-record-state", "io.debezium.transforms.ExtractNewRecordState"],
+        "Takes the row after the change out of a change event of Debezium. Plain JSON objects that have op and before or \
+         after are taken for such events, though upstream leaves what has no schema alone.",
+        &[debezium::KEYS, STEP],
+        debezium::build,
     ),
     transform(
         &["extract-field-key", "org.apache.kafka.connect.transforms.ExtractField$Key"],
@@ -68,6 +105,24 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         "Makes one field of the value the whole value.",
         &[extract_field::KEYS, STEP],
         |settings| extract_field::build(settings, Value),
+    ),
+    transform(
+        &["extract-topic-header", "io.confluent.connect.transforms.ExtractTopic$Header"],
+        "Makes the text of a header the topic.",
+        &[confluent::EXTRACT_TOPIC_HEADER_KEYS, STEP],
+        confluent::build_extract_topic_header,
+    ),
+    transform(
+        &["extract-topic-key", "io.confluent.connect.transforms.ExtractTopic$Key"],
+        "Makes the key, or a field of it, the topic.",
+        &[confluent::EXTRACT_TOPIC_KEYS, STEP],
+        |settings| confluent::build_extract_topic(settings, Key),
+    ),
+    transform(
+        &["extract-topic-value", "io.confluent.connect.transforms.ExtractTopic$Value"],
+        "Makes the value, or a field of it, the topic.",
+        &[confluent::EXTRACT_TOPIC_KEYS, STEP],
+        |settings| confluent::build_extract_topic(settings, Value),
     ),
     transform(
         &["filter", "org.apache.kafka.connect.transforms.Filter"],
@@ -190,6 +245,12 @@ pub static TRANSFORMS: &[Plugin<BuildTransform>] = &[
         route::build_timestamp,
     ),
     transform(
+        &["tombstone-handler", "io.confluent.connect.transforms.TombstoneHandler"],
+        "Drops tombstones, or makes each an error.",
+        &[confluent::TOMBSTONE_KEYS, STEP],
+        confluent::build_tombstone_handler,
+    ),
+    transform(
         &["value-to-key", "org.apache.kafka.connect.transforms.ValueToKey"],
         "Makes a new key of fields of the value.",
         &[metadata::VALUE_TO_KEY_KEYS, STEP],
@@ -218,3 +279,88 @@ pub static PREDICATES: &[Plugin<BuildPredicate>] = &[
         predicates::build_topic_name_matches,
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::ArrayRef;
+    use model::{Batch, Values};
+
+    use crate::values::testing::{columns, ints, rows, schemaless, texts, transform, whole_texts};
+
+    /// A class that edits keys, its settings, a schemaless key, what becomes of it, and what becomes of the typed key.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, &'a str);
+
+    const KEY: &str = r#"{"id":7,"name":"x","in":{"t":0}}"#;
+
+    const CASES: [Case<'_>; 7] = [
+        (
+            "Cast$Key",
+            &[("spec", "id:string")],
+            KEY,
+            r#"{"id":"7","name":"x","in":{"t":0}}"#,
+            "{id: 7, name: x, in: {t: 0}}",
+        ),
+        ("ExtractField$Key", &[("field", "name")], KEY, r#""x""#, "x"),
+        ("Flatten$Key", &[], KEY, r#"{"id":7,"name":"x","in.t":0}"#, "{id: 7, name: x, in.t: 0}"),
+        ("HoistField$Key", &[("field", "k")], "7", r#"{"k":7}"#, "{k: {id: 7, name: x, in: {t: 0}}}"),
+        (
+            "MaskField$Key",
+            &[("fields", "id,name")],
+            KEY,
+            r#"{"id":0,"name":"","in":{"t":0}}"#,
+            "{id: 0, name: , in: {t: 0}}",
+        ),
+        (
+            "ReplaceField$Key",
+            &[("exclude", "in"), ("renames", "id:ID")],
+            KEY,
+            r#"{"ID":7,"name":"x"}"#,
+            "{ID: 7, name: x}",
+        ),
+        (
+            "TimestampConverter$Key",
+            &[("field", "id"), ("target.type", "string"), ("format", "yyyy")],
+            r#"{"id":7}"#,
+            r#"{"id":"1970"}"#,
+            "{id: 1970, name: x, in: {t: 0}}",
+        ),
+    ];
+
+    fn typed_key() -> Values {
+        let inner: ArrayRef = Arc::new(columns(vec![("t", ints(vec![Some(0)]))]));
+        Values::Typed(columns(vec![("id", ints(vec![Some(7)])), ("name", texts(vec![Some("x")])), ("in", inner)]))
+    }
+
+    fn with_key(key: Values) -> Batch {
+        let mut batch = schemaless(&[KEY]);
+        batch.key_values = Some(key);
+        batch
+    }
+
+    #[test]
+    fn key_classes_edit_keys_of_both_forms_and_leave_values_alone() {
+        for (class, pairs, key, of_text, of_columns) in CASES {
+            let name = format!("org.apache.kafka.connect.transforms.{class}");
+            for (key, expected) in [(schemaless(&[key]).values, of_text), (typed_key(), of_columns)] {
+                let mut step = transform(&name, pairs);
+                assert!(step.needs_keys(), "{class}");
+                let made = step.apply(with_key(key));
+                assert!(made.rejected.is_empty(), "{class}: {:?}", made.rejected);
+                assert_eq!(rows(made.batch.key_values.as_ref().unwrap()), [expected], "{class}");
+                assert_eq!(rows(&made.batch.values), [KEY], "{class}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_fit_rejects_its_record() {
+        for (class, pairs) in [("ExtractField$Key", [("field", "a")]), ("MaskField$Key", [("fields", "a")])] {
+            for key in [schemaless(&["7"]).values, whole_texts(vec![Some("x")]).values] {
+                let made = transform(class, &pairs).apply(with_key(key));
+                assert_eq!((made.batch.len(), made.rejected.len()), (0, 1), "{class}");
+            }
+        }
+    }
+}

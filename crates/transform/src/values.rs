@@ -232,10 +232,12 @@ impl TextColumn {
 
 /// `batch` without the rows that `refused` names.
 pub(crate) fn without(batch: Batch, refused: Refused) -> Transformed {
-    if refused.is_empty() {
-        return Transformed { batch, rejected: Vec::new() };
-    }
-    let mut keep = vec![true; batch.len()];
+    leave_out(batch, refused, |_row| false)
+}
+
+/// `batch` without the rows that `refused` names, and without those that `dropped` says.
+pub(crate) fn leave_out(batch: Batch, refused: Refused, dropped: impl Fn(usize) -> bool) -> Transformed {
+    let mut keep: Vec<bool> = (0..batch.len()).map(|row| !dropped(row)).collect();
     let mut rejected = Vec::with_capacity(refused.len());
     for (row, reason) in refused {
         keep[row] = false;

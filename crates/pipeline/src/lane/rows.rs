@@ -14,7 +14,7 @@ impl Lane {
     pub(super) async fn write(&mut self, raw: &RawBatch) -> Result<(), TaskError> {
         let Some(last) = raw.offsets.last().copied().and_then(Offset::new) else { return Ok(()) };
         self.parts.metrics.read(raw.len(), raw.bytes());
-        let decoded = self.converter.decode(raw).await?;
+        let decoded = self.decoding.decode(raw).await?;
         let mut fault = None;
         let fence = self.tolerate(&decoded.rejected, &mut fault);
         for batch in decoded.batches {
@@ -101,7 +101,8 @@ impl Lane {
         }
         // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too.
         if !batch.is_empty() || version.as_ref().is_some_and(|version| version.number > 0) {
-            self.fit_schema(version).await?;
+            let name = batch.schema.as_ref().and_then(|schema| schema.name.clone());
+            self.fit_schema(version, name).await?;
         }
         if !batch.is_empty() {
             self.waits |= waits;
@@ -113,11 +114,12 @@ impl Lane {
 
     /// Makes the open cut ready for rows of `version`: its rows are brought to a newer version of the same schema, or it
     /// is closed.
-    async fn fit_schema(&mut self, version: Option<Version>) -> Result<(), TaskError> {
+    async fn fit_schema(&mut self, version: Option<Version>, full_name: Option<String>) -> Result<(), TaskError> {
         let reference = |version: &Option<Version>| version.as_ref().map(Version::reference);
-        if reference(&self.schema) == reference(&version) {
+        if reference(&self.schema) == reference(&version) && self.schema_name == full_name {
             return Ok(());
         }
+        self.schema_name = full_name;
         let name = reference(&version).map(schema_name).unwrap_or_default();
         self.context = self.parts.recipe.files_with_schema(&name);
         match (&self.schema, &version) {

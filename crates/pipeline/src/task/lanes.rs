@@ -78,6 +78,7 @@ impl Loop {
                 range: *range,
                 planned: plan.config_fingerprint,
                 configured: self.task.recipe.fingerprint,
+                also: String::new(),
             });
         }
         Ok(plan)

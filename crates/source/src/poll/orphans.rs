@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn what_belongs_to_nobody_at_each_look_for_long_is_lost() {
-        let cases: &[(&[(u64, Option<&[i32]>)], &[i32])] = &[
+        type Look<'a> = (u64, Option<&'a [i32]>);
+        let cases: &[(&[Look<'_>], &[i32])] = &[
             (&[], &[]),
             // All is given out, however many members have nothing.
             (&[(20, Some(&[])), (40, Some(&[])), (100, Some(&[]))], &[]),
