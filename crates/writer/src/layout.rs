@@ -78,8 +78,8 @@ fn check_delimiter(text: &str) -> Result<(), String> {
 /// Makes the keys of a connector's objects:
 /// `[topics.dir D] topic D path D topic F partition F offset extension` with the two delimiters D and F.
 ///
-/// Rows that a transform (`RegexRouter`, `TimestampRouter`) has routed to another topic lie below that topic's directory, and
-/// the name says both, because two topics that are routed to one would otherwise take each other's names:
+/// Rows that a transform (`RegexRouter`, `TimestampRouter`, `ExtractTopic`) has routed to another topic lie below that
+/// topic's directory, and the name says both, because two topics that are routed to one would otherwise take each other's names:
 /// `[topics.dir D] routed D path D routed F topic F partition F offset extension`. This is the one name that differs from
 /// upstream's, which loses rows there. To find the objects of a topic again, all of `topics.dir` is listed then.
 #[derive(Debug, Clone)]

@@ -24,8 +24,8 @@ pub use time::{LOCALE, PARTITION_DURATION_MS, PATH_FORMAT};
 pub const PARTITIONER_CLASS: Key = Key::new(
     "partitioner.class",
     Kind::Class,
-    "How the objects of a topic are spread over directories: default, field, time-based, hourly, daily or template, or upstream's \
-     class name.",
+    "How the objects of a topic are spread over directories: default, field, time-based, hourly, daily or template, or \
+     upstream's class name.",
 )
 .default("io.confluent.connect.storage.partitioner.DefaultPartitioner")
 .check(Check::With(check_class))

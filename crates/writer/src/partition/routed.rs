@@ -14,11 +14,16 @@ use super::{Partitioner, Placed, Split, SplitBuilder, encode_odd_segments};
 /// Stands before and after the topic of a routed path; no other path holds a control character.
 const MARK: char = '\0';
 
+/// Words of which the class of every transform that chooses topics has one: `RegexRouter`, `ExtractTopic`.
+const ROUTING_WORDS: &[&str] = &["router", "topic"];
+
 /// Whether a transform of the connector may route rows, by the name of its class.
 pub(crate) fn may_route(settings: &Settings) -> bool {
-    settings
-        .with_prefix("transforms.")
-        .any(|(key, class)| key.ends_with(".type") && class.to_ascii_lowercase().contains("router"))
+    let routes = |class: &str| {
+        let class = class.to_ascii_lowercase();
+        ROUTING_WORDS.iter().any(|word| class.contains(word))
+    };
+    settings.with_prefix("transforms.").any(|(key, class)| key.ends_with(".type") && routes(class))
 }
 
 /// The topic that a path of [`Placed`] carries, if its rows are routed, and the partitioner's path.
@@ -48,8 +53,8 @@ impl RoutedPartitioner {
         }
         (!self.may_route).then(|| {
             format!(
-                "it is routed to topic {topic}, but no transforms.*.type of the connector names a router: its object could \
-                 not be found again"
+                "it is routed to topic {topic}, but no transforms.*.type of the connector is one that chooses topics: its \
+                 object could not be found again"
             )
         })
     }
@@ -150,6 +155,20 @@ mod tests {
                 "topics/b/%2E%2E/c/partition=12/b/%2E%2E/c+test-topic+12+0000000007.json",
             ]
         );
+    }
+
+    #[test]
+    fn a_transform_that_chooses_topics_is_known_by_its_class() {
+        for (class, expected) in [
+            ("org.apache.kafka.connect.transforms.RegexRouter", true),
+            ("timestamp-router", true),
+            ("io.confluent.connect.transforms.ExtractTopic$Header", true),
+            ("extract-topic-key", true),
+            ("org.apache.kafka.connect.transforms.InsertField$Value", false),
+        ] {
+            assert_eq!(may_route(&settings(&[("transforms.r.type", class)])), expected, "{class}");
+        }
+        assert!(!may_route(&settings(&[("transforms", "router"), ("transforms.a.topic", "router")])));
     }
 
     #[test]
