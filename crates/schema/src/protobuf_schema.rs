@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::StructArray;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+use base64::Engine;
 use model::whole_value_field;
+use prost_reflect::prost::Message;
+use prost_reflect::prost_types::FileDescriptorProto;
 use prost_reflect::{
     Cardinality, DynamicMessage, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, OneofDescriptor, Syntax,
     Value,
@@ -72,6 +75,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The file whose descriptor is `text` in base64, the form in which some registries give back what Python's serializer
+/// registered; `None` for source text.
+fn described(name: &str, text: &str) -> Option<FileDescriptorProto> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim()).ok()?;
+    let descriptor = FileDescriptorProto::decode(bytes.as_slice()).ok()?;
+    Some(FileDescriptorProto { name: Some(name.to_owned()), ..descriptor })
+}
+
 /// The files that the registry gave, and those that everybody has.
 struct Texts(Vec<(String, String)>);
 
@@ -82,7 +93,10 @@ impl FileResolver for Texts {
 
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         if let Some((_, text)) = self.0.iter().find(|(known, _)| known == name) {
-            return File::from_source(name, text);
+            return match described(name, text) {
+                Some(descriptor) => Ok(File::from_file_descriptor_proto(descriptor)),
+                None => File::from_source(name, text),
+            };
         }
         match known_file(name) {
             Some(text) => File::from_source(name, &text),
@@ -460,7 +474,6 @@ mod tests {
     use arrow::util::display::array_value_to_string;
     use expect_test::expect;
     use proptest::prelude::*;
-    use prost_reflect::prost::Message;
 
     use super::*;
 

@@ -18,7 +18,7 @@ mod ask;
 mod data;
 #[cfg(test)]
 pub(crate) mod mock;
-pub(crate) use ask::{Ends, Point};
+pub(crate) use ask::{Ends, Look, Point};
 pub(crate) use data::{List, Message};
 use data::{c_text, owned_text};
 

@@ -243,23 +243,24 @@ impl Native {
         }
     }
 
-    /// The topic-partitions that the coordinator gives to a member of `group`, be it that the member has them already or
-    /// shall have them; `None` when it is not a group under KIP-848, or is none at all.
-    pub(crate) fn given(&self, group: &str, timeout: Duration) -> Result<Option<BTreeSet<TopicPartition>>, Code> {
-        let name = c_text(group);
+    /// Asks the coordinator of `group` whom it gives which topic-partitions, without waiting for its answer.
+    ///
+    /// The request stays for as long as librdkafka lets one: a request to a coordinator whose time is over before its
+    /// coordinator is found makes librdkafka 2.12 abort the process (`rd_kafka_admin_coord_request` gives up its last
+    /// reference to the request, and its answer gives it up again).
+    pub(crate) fn look_at(&self, group: &str) -> Look {
+        const LONGEST: Duration = Duration::from_secs(3600);
+        let (name, mut text) = (c_text(group), [0 as c_char; 256]);
         let mut names = [name.as_ptr()];
-        // SAFETY: the name lives until the call returns, which copies it; client, options and queue are valid; the event
-        // is.
+        let kind = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        // SAFETY: client, name and buffer are valid; the request copies name and options, which are destroyed once.
         unsafe {
-            self.administer(
-                c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
-                None,
-                timeout,
-                |options, queue| {
-                    c::rd_kafka_DescribeConsumerGroups(self.client, names.as_mut_ptr(), names.len(), options, queue);
-                },
-                |event| read_given(event),
-            )
+            let options = c::rd_kafka_AdminOptions_new(self.client, kind);
+            c::rd_kafka_AdminOptions_set_request_timeout(options, millis(LONGEST), text.as_mut_ptr(), text.len());
+            let queue = c::rd_kafka_queue_new(self.client);
+            c::rd_kafka_DescribeConsumerGroups(self.client, names.as_mut_ptr(), names.len(), options, queue);
+            c::rd_kafka_AdminOptions_destroy(options);
+            Look(NonNull::new(queue).expect("librdkafka aborts when memory is out"))
         }
     }
 
@@ -278,6 +279,36 @@ impl Native {
             c::rd_kafka_group_list_destroy(groups);
             Ok(state.unwrap_or_default())
         }
+    }
+}
+
+/// What a coordinator was asked by [`Native::look_at`]. Dropped before the client is.
+pub(crate) struct Look(NonNull<c::rd_kafka_queue_t>);
+
+// SAFETY: queues of librdkafka may be used from any thread.
+unsafe impl Send for Look {}
+
+impl Look {
+    /// The topic-partitions that the coordinator gives to a member of the group, be it that the member has them already
+    /// or shall have them; `None` when it is not a group under KIP-848, or is none at all. Nothing while there is no answer.
+    pub(crate) fn given(&self) -> Option<Result<Option<BTreeSet<TopicPartition>>, Code>> {
+        // SAFETY: the queue is valid; the event is ours and destroyed once, what it points to is copied before.
+        unsafe {
+            let event = c::rd_kafka_queue_poll(self.0.as_ptr(), 0);
+            if event.is_null() {
+                return None;
+            }
+            let given = read_given(event);
+            c::rd_kafka_event_destroy(event);
+            Some(given)
+        }
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours and destroyed once.
+        unsafe { c::rd_kafka_queue_destroy(self.0.as_ptr()) }
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::group::lanes_of;
+use crate::native::Look;
 
 /// How often a member that has work looks at its group, and one that has none.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
@@ -27,6 +28,8 @@ pub(super) const FLIGHT_MAX: Duration = Duration::from_secs(240);
 /// What was seen of the group.
 pub(super) struct Orphans {
     looked: Instant,
+    /// The look that is not answered yet.
+    look: Option<Look>,
     /// What the group has given to nobody at each look since.
     since: BTreeMap<TopicPartition, Instant>,
     /// Topic-partitions of the subscription, and when they were asked for.
@@ -35,7 +38,7 @@ pub(super) struct Orphans {
 
 impl Orphans {
     pub(super) fn new(now: Instant) -> Self {
-        Self { looked: now, since: BTreeMap::new(), wanted: None }
+        Self { looked: now, look: None, since: BTreeMap::new(), wanted: None }
     }
 
     fn is_due(&self, now: Instant, has_work: bool) -> bool {
@@ -69,11 +72,16 @@ impl Poll {
     pub(super) fn look_for_orphans(&mut self, native: &Native) -> Flow {
         let now = Instant::now();
         let has_work = !self.collector.lanes.all.is_empty();
-        if self.protocol == Protocol::Classic || self.is_over || !self.orphans.is_due(now, has_work) {
+        if self.protocol == Protocol::Classic || self.is_over {
             return Flow::Continue;
         }
-        self.orphans.looked = now;
-        let Some(orphans) = self.orphans_now(native) else {
+        if self.orphans.look.is_none() && self.orphans.is_due(now, has_work) {
+            self.orphans.looked = now;
+            self.orphans.look = Some(native.look_at(self.shared.config.group()));
+        }
+        let Some(given) = self.orphans.look.as_ref().and_then(Look::given) else { return Flow::Continue };
+        self.orphans.look = None;
+        let Some(orphans) = given.ok().flatten().and_then(|given| self.orphans_of(native, &given)) else {
             self.orphans.saw_nothing();
             return Flow::Continue;
         };
@@ -92,10 +100,10 @@ impl Poll {
         self.give_up()
     }
 
-    /// What of the subscription the group gives to nobody; `None` when that cannot be said.
-    fn orphans_now(&mut self, native: &Native) -> Option<BTreeSet<TopicPartition>> {
-        let given = native.given(self.shared.config.group(), ASK_TIMEOUT).ok().flatten()?;
-        let of = |wanted: &BTreeSet<TopicPartition>| wanted.difference(&given).cloned().collect::<BTreeSet<_>>();
+    /// What of the subscription a group that gives `given` to its members gives to nobody; `None` when that cannot be
+    /// said.
+    fn orphans_of(&mut self, native: &Native, given: &BTreeSet<TopicPartition>) -> Option<BTreeSet<TopicPartition>> {
+        let of = |wanted: &BTreeSet<TopicPartition>| wanted.difference(given).cloned().collect::<BTreeSet<_>>();
         if let Some((wanted, asked)) = &self.orphans.wanted
             && asked.elapsed() < TOPICS_AGE_MAX
             && of(wanted).is_empty()
