@@ -26,7 +26,9 @@ impl Registry {
             "-Xmx256m".to_owned(),
             "-Dquarkus.http.host=127.0.0.1".to_owned(),
             format!("-Dquarkus.http.port={port}"),
-            "-Dquarkus.management.enabled=false".to_owned(),
+            // It opens a second port whether it is enabled or not.
+            format!("-Dquarkus.management.port={}", free_port()),
+            "-Dquarkus.management.host=127.0.0.1".to_owned(),
             "-Dapicurio.ccompat.legacy-id-mode.enabled=false".to_owned(),
             "-jar".to_owned(),
             home.join("quarkus-run.jar").display().to_string(),

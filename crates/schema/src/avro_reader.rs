@@ -120,44 +120,6 @@ fn read_fields(
 /// Appends one datum. On a fault the column may hold half of it; the caller truncates.
 fn read(plan: &Plan, column: &mut Column, input: &mut &[u8], context: &mut Context<'_>) -> Outcome<()> {
     match (plan, column) {
-        (Plan::Bytes, Column::Utf8(column)) => {
-            let bytes = take_counted(input)?;
-            if std::str::from_utf8(bytes).is_ok() {
-                column.push(bytes);
-            } else {
-                let text = String::from_utf8_lossy(bytes);
-                context.add(text.len())?;
-                column.push(text.as_bytes());
-            }
-        }
-        (Plan::Long, Column::Int64(column)) => column.push(long(input)?),
-        (Plan::Long, Column::TimestampMillis(column)) => column.push(long(input)?),
-        (Plan::Long, Column::TimestampMicros(column)) => column.push(long(input)?),
-        (Plan::Int, Column::Int32(column)) => column.push(int(input)?),
-        (Plan::Int, Column::Date32(column)) => column.push(int(input)?),
-        (Plan::Int, Column::Time32(column)) => column.push(int(input)?),
-        (Plan::Int, Column::Int8(column)) => column.push(narrow(int(input)?)?),
-        (Plan::Int, Column::Int16(column)) => column.push(narrow(int(input)?)?),
-        (Plan::Boolean, Column::Boolean(column)) => column.push(boolean(input)?),
-        (Plan::Float, Column::Float32(column)) => column.push(f32::from_le_bytes(take_array(input)?)),
-        (Plan::Double, Column::Float64(column)) => column.push(f64::from_le_bytes(take_array(input)?)),
-        (Plan::Bytes, Column::Binary(column)) => column.push(take_counted(input)?),
-        (Plan::Fixed(size), Column::Binary(column)) => column.push(take(input, *size)?),
-        (Plan::Bytes, column) => push_decimal(take_counted(input)?, column)?,
-        (Plan::Fixed(size), column) => push_decimal(take(input, *size)?, column)?,
-        (Plan::Enum(symbols), Column::Utf8(column)) => {
-            let symbol = symbol(symbols, input)?;
-            context.add(symbol.len())?;
-            column.push(symbol.as_bytes());
-        }
-        (Plan::Json(name), Column::Utf8(column)) => {
-            let mut text = Vec::new();
-            let plan =
-                context.named.get(name).ok_or_else(|| Fault::new(format!("the schema lacks the type {name}")))?;
-            write_json(plan, input, context.named, &mut text, 0)?;
-            context.add(text.len())?;
-            column.push(&text);
-        }
         (Plan::Record(fields), Column::Struct(column)) => read_fields(fields, column, input, context)?,
         (Plan::Optional { null, inner, default }, column) => {
             let branch = long(input)?;
@@ -203,21 +165,52 @@ fn read(plan: &Plan, column: &mut Column, input: &mut &[u8], context: &mut Conte
             })?;
             column.end_row();
         }
-        (
-            Plan::Boolean
-            | Plan::Int
-            | Plan::Long
-            | Plan::Float
-            | Plan::Double
-            | Plan::Enum(_)
-            | Plan::Array(_)
-            | Plan::Map(_)
-            | Plan::Entries(_)
-            | Plan::Record(_)
-            | Plan::Union(_)
-            | Plan::Json(_),
-            _,
-        ) => unreachable!("plan and column come from one schema"),
+        (plan, column) => read_scalar(plan, column, input, context)?,
+    }
+    Ok(())
+}
+
+fn read_scalar(plan: &Plan, column: &mut Column, input: &mut &[u8], context: &mut Context<'_>) -> Outcome<()> {
+    match (plan, column) {
+        (Plan::Bytes, Column::Utf8(column)) => {
+            let bytes = take_counted(input)?;
+            if std::str::from_utf8(bytes).is_ok() {
+                column.push(bytes);
+            } else {
+                let text = String::from_utf8_lossy(bytes);
+                context.add(text.len())?;
+                column.push(text.as_bytes());
+            }
+        }
+        (Plan::Long, Column::Int64(column)) => column.push(long(input)?),
+        (Plan::Long, Column::TimestampMillis(column)) => column.push(long(input)?),
+        (Plan::Long, Column::TimestampMicros(column)) => column.push(long(input)?),
+        (Plan::Int, Column::Int32(column)) => column.push(int(input)?),
+        (Plan::Int, Column::Date32(column)) => column.push(int(input)?),
+        (Plan::Int, Column::Time32(column)) => column.push(int(input)?),
+        (Plan::Int, Column::Int8(column)) => column.push(narrow(int(input)?)?),
+        (Plan::Int, Column::Int16(column)) => column.push(narrow(int(input)?)?),
+        (Plan::Boolean, Column::Boolean(column)) => column.push(boolean(input)?),
+        (Plan::Float, Column::Float32(column)) => column.push(f32::from_le_bytes(take_array(input)?)),
+        (Plan::Double, Column::Float64(column)) => column.push(f64::from_le_bytes(take_array(input)?)),
+        (Plan::Bytes, Column::Binary(column)) => column.push(take_counted(input)?),
+        (Plan::Fixed(size), Column::Binary(column)) => column.push(take(input, *size)?),
+        (Plan::Bytes, column) => push_decimal(take_counted(input)?, column)?,
+        (Plan::Fixed(size), column) => push_decimal(take(input, *size)?, column)?,
+        (Plan::Enum(symbols), Column::Utf8(column)) => {
+            let symbol = symbol(symbols, input)?;
+            context.add(symbol.len())?;
+            column.push(symbol.as_bytes());
+        }
+        (Plan::Json(name), Column::Utf8(column)) => {
+            let mut text = Vec::new();
+            let plan =
+                context.named.get(name).ok_or_else(|| Fault::new(format!("the schema lacks the type {name}")))?;
+            write_json(plan, input, context.named, &mut text, 0)?;
+            context.add(text.len())?;
+            column.push(&text);
+        }
+        (plan, _) => unreachable!("plan and column come from one schema, not {plan:?} and another"),
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ mod project;
 mod protobuf_columns;
 mod protobuf_converter;
 mod protobuf_known;
+mod protobuf_nested;
 mod protobuf_schema;
 mod protobuf_values;
 mod protobuf_wire;

@@ -18,10 +18,9 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use crate::column::Rows;
 use crate::connect_schema::DECIMAL_PRECISION_DEFAULT;
 use crate::fault::Outcome;
-use crate::protobuf_columns::{
-    Absent, Cell, EnumNames, ListColumn, MapColumn, MessageColumn, Slot, Target, UnionColumn, Whole,
-};
+use crate::protobuf_columns::{Absent, Cell, EnumNames, MessageColumn, Slot, Target, Whole};
 use crate::protobuf_known::known_file;
+use crate::protobuf_nested::{ListColumn, MapColumn, UnionColumn};
 use crate::protobuf_values::{Form, LateColumn};
 use crate::protobuf_wire::Wire;
 use crate::registry::Reference;

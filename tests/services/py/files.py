@@ -9,7 +9,7 @@ import json
 def bodies_of(store, bucket, suffix):
     client = connect(store)
     for key, _ in keys_and_sizes(client, bucket, ""):
-        if key.endswith(suffix):
+        if key.endswith(suffix) and "/_sluice/" not in key:
             body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
             yield key, gzip.decompress(body) if key.endswith(".gz") else body
 
