@@ -14,7 +14,6 @@ mod outside;
 mod recovery;
 mod registry;
 mod settings;
-mod stalled_group;
 mod store_faults;
 mod streams;
 mod support;
@@ -28,7 +27,6 @@ fn main() -> ExitCode {
             settings::TESTS,
             bad_input::TESTS,
             groups::TESTS,
-            stalled_group::TESTS,
             frontier::TESTS,
             recovery::TESTS,
             registry::TESTS,

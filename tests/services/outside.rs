@@ -72,12 +72,6 @@ pub(crate) fn transact(kafka: &Kafka, topic: &str, transactions: &[Transaction<'
     broker(kafka, "transact", json!({"topic": topic, "transactions": transactions}))
 }
 
-/// Writes into the log of the coordinator that the last assignment of a group under KIP-848 has this epoch: there is a new
-/// one when the group's epoch is past it. The coordinator knows when it has loaded its log again.
-pub(crate) fn set_assignment_epoch(kafka: &Kafka, group: &str, epoch: i32) -> Result<(), Error> {
-    broker(kafka, "set_assignment_epoch", json!({"group": group, "epoch": epoch}))
-}
-
 /// Changes a dynamic property of the node.
 pub(crate) fn set_broker_config(kafka: &Kafka, name: &str, value: &str) -> Result<(), Error> {
     broker(kafka, "set_broker_config", json!({"name": name, "value": value}))

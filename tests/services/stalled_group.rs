@@ -24,7 +24,7 @@ const FAR_EPOCH: i32 = 1_000_000;
 /// One process keeps its partitions through it all; the other one is killed and its partitions are nobody's, also when it
 /// is back.
 fn out_of_step() -> Outcome {
-    let sessions = [("group.consumer.session.timeout.ms", "4000"), ("group.consumer.heartbeat.interval.ms", "500")];
+    let sessions = [("group.consumer.session.timeout.ms", "15000"), ("group.consumer.heartbeat.interval.ms", "500")];
     let mut kafka = Kafka::start_with(&sessions)?;
     let store: &S3 = Services::minio()?;
     let (topic, bucket, connector) = (unique("step"), unique("step"), unique("step"));

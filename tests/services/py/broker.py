@@ -1,5 +1,4 @@
 """What tests do to a broker beyond the harness: topics with configurations, transactions, groups, compaction."""
-import struct
 import time
 
 from confluent_kafka import Consumer, ConsumerGroupState, Producer, TopicPartition
@@ -73,32 +72,6 @@ def alter(bootstrap, kind, name, config):
     resource = ConfigResource(kind, name, incremental_configs=entries)
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.incremental_alter_configs([resource])[resource].result(LIMIT_S)
-
-
-def set_assignment_epoch(bootstrap, group, epoch):
-    """Writes a ConsumerGroupTargetAssignmentMetadata record (key type 6, value version 0, no tagged fields) behind the
-    back of the group's coordinator, which knows of it when it loads its log again."""
-    name = group.encode()
-    # Brokers let clients of this name write to topics of their own.
-    producer = Producer({"bootstrap.servers": bootstrap, "client.id": "__admin_client", "acks": "all"})
-    errors = []
-    partitions = len(producer.list_topics("__consumer_offsets", timeout=LIMIT_S).topics["__consumer_offsets"].partitions)
-    producer.produce(
-        "__consumer_offsets",
-        key=struct.pack(">hh", 6, len(name)) + name,
-        value=struct.pack(">hib", 0, epoch, 0),
-        partition=(java_hash(group) & 0x7FFFFFFF) % partitions,
-        on_delivery=lambda error, _message: errors.append(str(error)) if error else None,
-    )
-    if producer.flush(LIMIT_S) or errors:
-        raise RuntimeError(f"the record was not taken: {errors}")
-
-
-def java_hash(text):
-    value = 0
-    for character in text:
-        value = (31 * value + ord(character)) & 0xFFFFFFFF
-    return value
 
 
 def wait_compacted(bootstrap, topic, records):
