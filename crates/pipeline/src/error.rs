@@ -55,7 +55,7 @@ pub enum TaskError {
         planned: Fingerprint,
         /// Fingerprint of those of today.
         configured: Fingerprint,
-        /// The other lanes with such plans; see [`TaskError::and_also`].
+        /// The other lanes with such plans; ready to be read in its sentence.
         also: String,
     },
 }
