@@ -55,7 +55,7 @@ pub enum TaskError {
         planned: Fingerprint,
         /// Fingerprint of those of today.
         configured: Fingerprint,
-        /// The other lanes with such plans; ready to be read in its sentence.
+        /// The other lanes with such plans, as the sentence has them.
         also: String,
     },
 }
