@@ -303,10 +303,10 @@ async fn pause_keeps_files_open_and_resume_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn memory_pressure_cuts_the_largest_lane() {
-    let world = World::new(Make { partitions: 2, budget_bytes: 60_000, batch_rows: 10, ..Make::default() });
+    let world = World::new(Make { partitions: 2, budget_bytes: 300_000, batch_rows: 10, ..Make::default() });
     world.produce(1, json!({ "v": "small" }));
     let worker = Worker::start(&world, "a");
-    for number in 0..300 {
+    for number in 0..1_500 {
         world.produce(0, json!({ "v": format!("{number:0>200}") }));
     }
     world.until("the large lane is cut", |world| world.committed(0).0 > 0).await;

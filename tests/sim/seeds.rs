@@ -17,7 +17,7 @@ const MANY: u64 = 20_000;
 
 /// Seeds that found a defect once. They are played every time; when [`Scene::draw`] changes they become other worlds, and
 /// the directed tests remain.
-const REGRESSIONS: &[u64] = &[];
+const REGRESSIONS: &[u64] = &[8671, 9754, 11934];
 
 /// Worlds that go wrong after which no more are played.
 const ENOUGH: usize = 10;
