@@ -4,7 +4,7 @@ import decimal
 import json
 
 from confluent_kafka import Producer
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 EVERY_TYPE = {
@@ -71,10 +71,27 @@ def every_expected(number):
     return record
 
 
-def avro(client, schema, conf=None):
+def connect_registry(url):
+    """A client that does not wait for ever."""
+    return SchemaRegistryClient({"url": url, "timeout": 15})
+
+
+def serialized(serialize, context, values):
+    """All values. The first one registers its schema: a registry that has just started may keep a request for ever."""
+    for attempt in range(4):
+        try:
+            serialize(values[0], context)
+            break
+        except Exception:
+            if attempt == 3:
+                raise
+    return [serialize(value, context) for value in values]
+
+
+def avro(client, schema):
     from confluent_kafka.schema_registry.avro import AvroSerializer
 
-    return AvroSerializer(client, json.dumps(schema), conf=conf)
+    return AvroSerializer(client, json.dumps(schema))
 
 
 def produce_values(bootstrap, topic, serialized):
@@ -86,29 +103,18 @@ def produce_values(bootstrap, topic, serialized):
 
 
 def produce_every_avro(bootstrap, registry, topic, start, end):
-    serialize = avro(SchemaRegistryClient({"url": registry}), EVERY_TYPE)
+    serialize = avro(connect_registry(registry), EVERY_TYPE)
     context = SerializationContext(topic, MessageField.VALUE)
-    produce_values(bootstrap, topic, [serialize(every_record(n), context) for n in range(start, end)])
+    produce_values(bootstrap, topic, serialized(serialize, context, [every_record(n) for n in range(start, end)]))
     return [every_expected(n) for n in range(start, end)]
-
-
-def produce_versions(bootstrap, registry, topic, subject, texts, records):
-    """Avro records, each with the version (an index into the texts) that it is written with."""
-    client = SchemaRegistryClient({"url": registry})
-    for text in texts:
-        client.register_schema(subject, Schema(text, "AVRO"))
-    conf = {"auto.register.schemas": False, "use.latest.version": False}
-    serializers = [avro(client, json.loads(text), conf) for text in texts]
-    context = SerializationContext(topic, MessageField.VALUE)
-    produce_values(bootstrap, topic, [serializers[version](value, context) for version, value in records])
 
 
 def produce_json_schema(bootstrap, registry, topic, text, records):
     from confluent_kafka.schema_registry.json_schema import JSONSerializer
 
-    serialize = JSONSerializer(text, SchemaRegistryClient({"url": registry}))
+    serialize = JSONSerializer(text, connect_registry(registry))
     context = SerializationContext(topic, MessageField.VALUE)
-    produce_values(bootstrap, topic, [serialize(record, context) for record in records])
+    produce_values(bootstrap, topic, serialized(serialize, context, records))
 
 
 def messages():
@@ -146,7 +152,7 @@ def produce_protobuf(bootstrap, registry, topic, count):
     from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 
     message = messages()
-    serialize = ProtobufSerializer(message, SchemaRegistryClient({"url": registry}), {"use.deprecated.format": False})
+    serialize = ProtobufSerializer(message, connect_registry(registry), {"use.deprecated.format": False})
     context = SerializationContext(topic, MessageField.VALUE)
     values, expected = [], []
     for n in range(count):
@@ -157,11 +163,11 @@ def produce_protobuf(bootstrap, registry, topic, count):
             one.inputs.region = "north"
             if n % 2:
                 one.inputs.age = n
-        values.append(serialize(one, context))
+        values.append(one)
         inputs = {"age": n if n % 2 else None, "region": "north"} if n % 3 else None
         expected.append({
             "id": f"p-{n}", "count": n - 3, "big": 2**40 + n, "confidence": n / 7, "flag": n % 2 == 1,
             "raw": bytes([n, 255]).decode("latin-1"), "inputs": inputs, "kind": ["UNKNOWN", "CHURN"][n % 2],
             "numbers": list(range(n % 4)), "at": "2026-05-06T07:08:09+00:00", "tags": ["a", "ö"][: n % 3]})
-    produce_values(bootstrap, topic, values)
+    produce_values(bootstrap, topic, serialized(serialize, context, values))
     return expected
