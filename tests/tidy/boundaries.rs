@@ -29,6 +29,7 @@ const KNOWN_ONLY_TO: &[(&str, &[&str])] = &[
     ("object_store", &["writer", "delta"]),
     ("deltalake", &["delta"]),
     ("deltalake-core", &["delta"]),
+    ("buoyant_kernel", &["delta"]),
     ("axum", &["api"]),
     ("clap", &["sluice"]),
     ("figment", &["sluice"]),
