@@ -15,6 +15,7 @@ use crate::file_context::FileContext;
 use crate::format::{self, Encoder, FileFooter, Mark};
 use crate::held::{HeldRows, all_have_values, batch_identity};
 use crate::publish::{Body, FinishedFile};
+use crate::statistics::FileStatistics;
 use crate::upload::{PartBuffer, Upload};
 
 /// Under memory pressure a file with fewer bytes of rows than this is not encoded: its encoder would weigh as much.
@@ -50,6 +51,8 @@ impl fmt::Debug for OpenCut {
 
 struct OpenFile {
     key: String,
+    path: Arc<str>,
+    statistics: Option<FileStatistics>,
     first: Offset,
     /// What its first rows say of their schema beside its fields.
     value_schema: Option<Arc<ValueSchema>>,
@@ -243,7 +246,7 @@ impl OpenCut {
                 return Err(error);
             }
         }
-        let (context, topic_partition, nonce) = (self.context, self.topic_partition, self.nonce);
+        let (context, topic_partition, nonce, schema) = (self.context, self.topic_partition, self.nonce, self.schema);
         for mut file in self.files {
             let range = OffsetRange::new(file.first, end).unwrap_or(OffsetRange::empty_at(file.first));
             let footer = footer(&context, &topic_partition, nonce, &file, Some(&whole));
@@ -255,7 +258,12 @@ impl OpenCut {
                 key: file.key,
                 rows: file.rows,
                 bytes: file.bytes,
+                topic_partition: topic_partition.clone(),
+                cut: whole.range,
                 range,
+                path: file.path,
+                schema: schema.clone(),
+                statistics: file.statistics,
                 mark: Mark { nonce, end: Some(end), rows: Some(file.rows) },
                 metadata: footer.to_metadata(),
                 format: Arc::clone(&context.format),
@@ -303,6 +311,8 @@ impl OpenCut {
         }
         self.files.push(OpenFile {
             key,
+            path: Arc::clone(path),
+            statistics: None,
             first,
             value_schema: rows.schema.clone(),
             held: HeldRows::default(),
@@ -368,6 +378,7 @@ impl OpenCut {
         let file = &mut self.files[index];
         let Some(mut encoder) = file.encoder.take() else { return Ok(()) };
         let last = encoder.finish(&footer).map_err(|reason| rows_error(&self.topic_partition, file, reason))?;
+        file.statistics = encoder.statistics();
         file.bytes += last.len() as u64;
         file.encoded.push(last);
         if self.files[index].upload.is_none() {

@@ -118,6 +118,12 @@ pub enum PublishError {
         /// What failed and what to do.
         source: Error,
     },
+    /// Somebody else has published these records already: drop the cut and read on from where they ended.
+    #[error("{0}")]
+    Overtaken(String),
+    /// The destination cannot take these files until somebody changes something.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Why there is no store.

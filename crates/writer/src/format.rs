@@ -12,6 +12,7 @@ use model::{
 use object_store::{Attribute, Attributes};
 
 use crate::label::LabelRead;
+use crate::statistics::FileStatistics;
 use crate::{avro_format, bytes_format, compression, json_format, parquet_format};
 
 /// How the values of records are stored.
@@ -138,8 +139,13 @@ pub trait Encoder: Send {
     fn take(&mut self) -> Result<Bytes, String>;
 
     /// Ends the file; `footer` repeats and completes what was given at the start. Returns the bytes since the last
-    /// [`Self::take`]; nothing may be called afterwards.
+    /// [`Self::take`]; nothing but [`Self::statistics`] may be called afterwards.
     fn finish(&mut self, footer: &FileFooter) -> Result<Bytes, String>;
+
+    /// What the finished file tells of its rows; `None` where nobody asks.
+    fn statistics(&self) -> Option<FileStatistics> {
+        None
+    }
 }
 
 /// Names and values that go into a file beside its rows.

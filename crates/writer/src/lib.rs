@@ -39,7 +39,9 @@ mod publish;
 mod reserved;
 mod s3;
 mod s3_requests;
+mod statistics;
 mod store;
+mod table_format;
 mod upload;
 
 pub use avro_format::{AVRO_CODEC, AvroFormat, CONNECT_META_DATA};
@@ -66,7 +68,9 @@ pub use s3::{
     S3_CREDENTIALS_PROVIDER_CLASS, S3_PART_RETRIES, S3_PART_SIZE, S3_PATH_STYLE_ACCESS_ENABLED, S3_REGION,
     S3_RETRY_BACKOFF_MS, S3_SSE_CUSTOMER_KEY, S3_SSE_KMS_KEY_ID, S3_SSEA_NAME, STORE_URL,
 };
+pub use statistics::{Bound, ColumnStatistics, FileStatistics};
 pub use store::{Abilities, Created, RetryRules, Store};
+pub use table_format::{TableFormat, table_schema};
 
 /// Keys of formats, stores and records without a value; those of a single format stand in [`FORMATS`].
 pub const STORE_KEYS: &[&[model::Key]] =
@@ -96,6 +100,8 @@ pub mod timestamp;
 pub mod zone;
 
 pub use layout::Layout;
-pub use partition::{BuildPartitioner, PARTITIONERS, Partitioner, Placed, Split, partitioner_plugin};
+pub use partition::{
+    BuildPartitioner, ColumnsPartitioner, PARTITIONERS, Partitioner, Placed, Split, partition_values, partitioner_plugin,
+};
 pub use rotation::{CutState, Rotation, Verdict};
 pub use timestamp::EXTRACTORS;

@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::SchemaDescriptor;
 
@@ -147,6 +147,10 @@ pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
 }
 
 pub(crate) fn build(settings: &Settings) -> Result<Arc<dyn Format>, Invalid> {
+    Ok(Arc::new(ParquetFormat::from_settings(settings)?))
+}
+
+fn from_settings(settings: &Settings) -> Result<ParquetFormat, Invalid> {
     let name = settings.required_string(&PARQUET_CODEC)?;
     let (mut compression, extension) = codec(&name).map_err(|why| Invalid::value(&PARQUET_CODEC, &name, why))?;
     if settings.is_set(&PARQUET_COMPRESSION_LEVEL) {
@@ -159,7 +163,7 @@ pub(crate) fn build(settings: &Settings) -> Result<Arc<dyn Format>, Invalid> {
     let tune = |builder: WriterPropertiesBuilder| {
         builder.set_data_page_size_limit(pages).set_dictionary_enabled(has_dictionary)
     };
-    Ok(Arc::new(ParquetFormat::tuned(compression, extension, tune)))
+    Ok(ParquetFormat::tuned(compression, extension, tune))
 }
 
 /// Parquet with one codec.
@@ -178,6 +182,11 @@ impl fmt::Debug for ParquetFormat {
 }
 
 impl ParquetFormat {
+    /// Parquet as the keys of this file say.
+    pub fn from_settings(settings: &Settings) -> Result<ParquetFormat, Invalid> {
+        from_settings(settings)
+    }
+
     /// Parquet with the codec that `parquet.codec` calls `codec_name`; the error ends "Invalid value ...: ".
     pub fn new(codec_name: &str) -> Result<ParquetFormat, String> {
         let (compression, extension) = codec(codec_name)?;
@@ -204,6 +213,19 @@ impl ParquetFormat {
             large: properties(EnabledStatistics::Page, false),
             converted: Mutex::new(None),
         }
+    }
+
+    /// Starts a file of rows with `schema`.
+    pub(crate) fn encoder(&self, schema: &SchemaRef) -> Result<ParquetEncoder, String> {
+        if schema.fields().is_empty() {
+            return Err("a Parquet file needs at least one column, the values have none".to_owned());
+        }
+        Ok(ParquetEncoder {
+            state: State::Unopened { small: Arc::clone(&self.small), large: Arc::clone(&self.large) },
+            descriptor: self.converted(schema)?,
+            schema: Arc::clone(schema),
+            metadata: None,
+        })
     }
 
     fn converted(&self, schema: &SchemaRef) -> Result<SchemaDescriptor, String> {
@@ -243,14 +265,7 @@ impl Format for ParquetFormat {
         _value_schema: Option<&ValueSchema>,
         _footer: &FileFooter,
     ) -> Result<Box<dyn Encoder>, String> {
-        if schema.fields().is_empty() {
-            return Err("a Parquet file needs at least one column, the values have none".to_owned());
-        }
-        Ok(Box::new(ParquetEncoder {
-            state: State::Unopened { small: Arc::clone(&self.small), large: Arc::clone(&self.large) },
-            descriptor: self.converted(schema)?,
-            schema: Arc::clone(schema),
-        }))
+        Ok(Box::new(self.encoder(schema)?))
     }
 
     fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead {
@@ -282,10 +297,12 @@ impl Write for Sink {
     }
 }
 
-struct ParquetEncoder {
+pub(crate) struct ParquetEncoder {
     state: State,
     descriptor: SchemaDescriptor,
     schema: SchemaRef,
+    /// Once the file is finished.
+    metadata: Option<ParquetMetaData>,
 }
 
 /// The writer waits for the first row group, whose size says whether an index of pages is worth its bytes.
@@ -295,6 +312,11 @@ enum State {
 }
 
 impl ParquetEncoder {
+    /// What the finished file says of itself; `None` before.
+    pub(crate) fn metadata(&self) -> Option<&ParquetMetaData> {
+        self.metadata.as_ref()
+    }
+
     fn writer(&mut self, rows: usize) -> Result<&mut ArrowWriter<Sink>, String> {
         if let State::Unopened { small, large } = &self.state {
             let properties = if rows < PAGE_INDEX_ROWS_MIN { small } else { large };
@@ -361,7 +383,7 @@ impl Encoder for ParquetEncoder {
         for (name, value) in &footer.entries {
             writer.append_key_value_metadata(KeyValue::new((*name).to_owned(), value.clone()));
         }
-        writer.finish().map_err(|error| error.to_string())?;
+        self.metadata = Some(writer.finish().map_err(|error| error.to_string())?);
         self.take()
     }
 }

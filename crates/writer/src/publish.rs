@@ -4,10 +4,11 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, StreamExt, stream};
-use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
+use model::{Check, Importance, Invalid, Key, Kind, OffsetRange, Settings, TopicPartition, Width};
 use object_store::{Attributes, PutPayload};
 use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::Xxh3;
@@ -15,6 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::error::{Error, PublishError};
 use crate::format::{self, Format, LabelPlace, Mark};
 use crate::label::{Label, read_label};
+use crate::statistics::FileStatistics;
 use crate::store::{Put, Store};
 use crate::upload::{Completed, Upload};
 
@@ -36,8 +38,18 @@ pub struct FinishedFile {
     pub rows: u64,
     /// Its size.
     pub bytes: u64,
+    /// Whose rows it holds.
+    pub topic_partition: TopicPartition,
+    /// The cut that it is a part of.
+    pub cut: OffsetRange,
     /// From its first row's offset to the end of the cut.
-    pub range: model::OffsetRange,
+    pub range: OffsetRange,
+    /// What the partitioner said of its rows.
+    pub path: Arc<str>,
+    /// Columns of its rows; `None` for values without a schema.
+    pub schema: Option<SchemaRef>,
+    /// What it tells of its rows, where the format tells that.
+    pub statistics: Option<FileStatistics>,
     /// Whose file it is.
     pub mark: Mark,
     pub(crate) metadata: Attributes,
@@ -103,6 +115,18 @@ pub trait Committer: Send + Sync {
     /// Makes every file visible exactly once, in any order. Publishing a cut again is a success that changes nothing. An
     /// object of that name with other content is never replaced.
     async fn publish(&self, files: Vec<FinishedFile>) -> Result<Vec<PublishedFile>, PublishError>;
+
+    /// Whether the plan of a cut must be committed before it is published. If not, publishing a cut that does not begin
+    /// where the last one ended is refused by the destination itself, so cuts follow each other without a gap.
+    fn needs_plan(&self) -> bool {
+        true
+    }
+
+    /// Metadata of the offset behind everything that is published of `topic_partition`.
+    fn seal(&self, topic_partition: &TopicPartition) -> String {
+        let _ = topic_partition;
+        String::new()
+    }
 }
 
 /// What happens to an object that is there and is not ours.

@@ -337,7 +337,12 @@ impl Store {
         unreachable!("the last attempt returns")
     }
 
-    /// The store whose client sends each request once.
+    /// The store whose client sends each request once, for whoever brings a client of its own.
+    pub fn client(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.0.objects)
+    }
+
+    /// As [`Self::client`].
     pub(crate) fn objects(&self) -> &dyn ObjectStore {
         self.0.objects.as_ref()
     }
@@ -350,7 +355,8 @@ impl Store {
         self.0.extras.bucket.as_ref()
     }
 
-    pub(crate) fn directory(&self) -> Option<&FilePath> {
+    /// The directory that stands for the bucket, if one does.
+    pub fn directory(&self) -> Option<&FilePath> {
         self.0.extras.directory.as_deref()
     }
 

@@ -9,12 +9,14 @@ use arrow::buffer::ScalarBuffer;
 use model::{Batch, Check, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Width, named};
 
 mod affix;
+mod columns;
 mod default;
 mod field;
 mod routed;
 mod template;
 mod time;
 
+pub use columns::{ColumnsPartitioner, partition_values};
 pub use field::PARTITION_FIELD_NAME;
 pub(crate) use routed::{may_route, topic_and_path};
 pub use template::PATH_TEMPLATE;
