@@ -53,13 +53,23 @@ pub(crate) enum FromLane {
     Closed { to: Offset },
     /// No file is open and nothing before this offset is left to be written.
     Skipped { to: Offset },
-    /// A cut is ready; `metadata` is its plan, `None` when it repeats the plan that the broker holds. The reply comes when
-    /// the plan is committed.
-    Planned { range: OffsetRange, metadata: Option<String>, reply: oneshot::Sender<()> },
+    /// A cut is ready. The reply comes when it may be published.
+    Ready { range: OffsetRange, plan: PlanNeeded, reply: oneshot::Sender<()> },
     /// All objects of the cut are visible.
     Published { range: OffsetRange, reason: CutReason, files: Vec<PublishedFile> },
     /// It did what [`ToLane::Relieve`] asked for.
     Relieved,
+}
+
+/// What must be committed before a cut is published.
+#[derive(Debug)]
+pub(crate) enum PlanNeeded {
+    /// This metadata.
+    New(String),
+    /// Nothing: the cut repeats the plan that the broker holds.
+    Held,
+    /// Nothing: [`writer::Committer::needs_plan`].
+    None,
 }
 
 /// A lane's line to its task.
@@ -81,6 +91,8 @@ pub(crate) struct LaneParts {
     pub(crate) topic_partition: TopicPartition,
     pub(crate) start: Offset,
     pub(crate) replay: Option<(OffsetRange, Plan)>,
+    /// Whether cuts follow each other without a gap, records that are left out included.
+    pub(crate) gapless: bool,
     pub(crate) recipe: Arc<Recipe>,
     pub(crate) typing: Typing,
     pub(crate) clock: Arc<dyn Clock>,
@@ -316,7 +328,9 @@ impl Lane {
         }
         self.count_memory();
         if self.open.is_empty() && self.held_back.is_empty() && self.parts.replay.is_none() {
-            self.start = self.position;
+            if !self.parts.gapless {
+                self.start = self.position;
+            }
             self.parts.outbox.tell(FromLane::Skipped { to: self.position });
         }
         Ok(())

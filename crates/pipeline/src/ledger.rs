@@ -176,6 +176,23 @@ impl Ledger {
         Ok(is_held)
     }
 
+    /// The cut `range` may be published now, without a plan: whoever makes it visible refuses what does not begin where the
+    /// last cut ended.
+    pub fn unplanned(&mut self, range: OffsetRange) -> Result<(), LedgerError> {
+        if range.is_empty() || !matches!(self.step, Step::Free) {
+            return Err(refuse("unplanned", format!("{range} holds nothing, or another cut is under way")));
+        }
+        if range.start() > self.planned || range.end() <= self.planned || range.end() > self.closed {
+            return Err(refuse(
+                "unplanned",
+                format!("{range} is not what was closed, up to {}, since {}", self.closed, self.planned),
+            ));
+        }
+        self.planned = range.end();
+        self.step = Step::Publishing { range };
+        Ok(())
+    }
+
     /// Every object of the cut that ends at `end` is visible.
     pub fn published(&mut self, end: Offset) -> Result<(), LedgerError> {
         match &self.step {
@@ -446,6 +463,42 @@ mod tests {
         ledger.commit_sent();
         ledger.closed(at(3)).unwrap();
         assert!(ledger.plan(range(0, 1), "p".into()).is_err(), "its plan would take the committed offset back to 0");
+    }
+
+    #[test]
+    fn a_cut_without_a_plan_is_published_at_once_and_its_end_committed_after_it() {
+        let mut ledger = Ledger::new(at(5), Held::Nothing { plan: String::new() });
+        ledger.received(at(9));
+        ledger.written(at(9)).unwrap();
+        assert!(ledger.unplanned(range(5, 8)).is_err(), "not before it is closed");
+        ledger.closed(at(8)).unwrap();
+        assert!(ledger.unplanned(range(6, 8)).is_err(), "not with a gap before it");
+        ledger.unplanned(range(5, 8)).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(5), "")), "the start, which the broker does not know, meanwhile");
+        ledger.commit_sent();
+        assert!(!ledger.commit_taken());
+        assert_eq!(ledger.next_commit(), None, "the end is not visible yet");
+        assert!(ledger.unplanned(range(5, 8)).is_err(), "one after the other");
+        ledger.published(at(8)).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(8), "")));
+        ledger.check().unwrap();
+    }
+
+    #[test]
+    fn a_cut_without_a_plan_covers_records_that_were_left_out_before_it() {
+        let mut ledger = Ledger::new(at(0), Held::Start);
+        ledger.received(at(9));
+        ledger.written(at(6)).unwrap();
+        ledger.skipped(at(6)).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(6), "")));
+        ledger.commit_sent();
+        ledger.written(at(9)).unwrap();
+        ledger.closed(at(9)).unwrap();
+        ledger.unplanned(range(0, 9)).unwrap();
+        assert!(!ledger.commit_taken());
+        ledger.check().unwrap();
+        ledger.published(at(9)).unwrap();
+        assert_eq!(ledger.next_commit(), Some((at(9), "")));
     }
 
     #[derive(Debug, Clone)]

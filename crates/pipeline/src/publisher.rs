@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 use writer::{Committer, OpenCut, PublishError, PublishedFile, Store};
 
-use crate::lane::{FromLane, Outbox};
+use crate::lane::{FromLane, Outbox, PlanNeeded};
 use crate::{Share, TaskError};
 
 /// A cut that takes no more rows.
@@ -45,8 +45,12 @@ impl Publisher {
         // The rows are gone; parts are in the store, and the bytes of small files wait here.
         share.resize(files.iter().filter(|file| !file.is_multipart()).map(|file| file.bytes as usize).sum());
         let (reply, planned) = oneshot::channel();
-        let metadata = if is_replay { None } else { Some(plan.to_metadata()) };
-        self.outbox.tell(FromLane::Planned { range, metadata, reply });
+        let plan = match (self.committer.needs_plan(), is_replay) {
+            (false, _) => PlanNeeded::None,
+            (true, true) => PlanNeeded::Held,
+            (true, false) => PlanNeeded::New(plan.to_metadata()),
+        };
+        self.outbox.tell(FromLane::Ready { range, plan, reply });
         if planned.await.is_err() {
             // The task has dropped this lane and aborts us.
             return Ok(());
@@ -74,8 +78,12 @@ impl Publisher {
                     sleep(self.store.rules().redelivery).await;
                 }
                 Err(error @ PublishError::Conflict { .. }) => return Err(TaskError::Data(error.to_string())),
-                Err(error @ PublishError::Lost { .. }) => return Err(TaskError::Transient(error.to_string())),
-                Err(error @ PublishError::Permanent { .. }) => return Err(TaskError::Refused(error.to_string())),
+                Err(error @ (PublishError::Lost { .. } | PublishError::Overtaken(_))) => {
+                    return Err(TaskError::Transient(error.to_string()));
+                }
+                Err(error @ (PublishError::Permanent { .. } | PublishError::Refused(_))) => {
+                    return Err(TaskError::Refused(error.to_string()));
+                }
             }
         }
     }

@@ -116,7 +116,7 @@ pub struct Recovered {
 }
 
 /// Knows how far a topic-partition got when the group does not: its objects tell. Asked at assignment, before reading
-/// starts, for topic-partitions without a committed offset.
+/// starts, for topic-partitions without a committed offset; an authority for all.
 #[async_trait]
 pub trait Recovery: Send + Sync {
     /// What is known of `partitions`. One that is not in the answer was never written: `auto.offset.reset` decides. An
@@ -127,6 +127,18 @@ pub trait Recovery: Send + Sync {
         partitions: &[TopicPartition],
         topic_ids: &BTreeMap<String, String>,
     ) -> Result<Vec<Recovered>, Error>;
+
+    /// Whether it is asked about every topic-partition, and what it knows counts, whatever the group holds.
+    fn is_authority(&self) -> bool {
+        false
+    }
+
+    /// Whether a topic-partition of which the authority knows nothing may start at the group's offset, which has this
+    /// metadata; the error ends the source.
+    fn may_start(&self, topic_partition: &TopicPartition, offset: Offset, metadata: &str) -> Result<(), Error> {
+        let _ = (topic_partition, offset, metadata);
+        Ok(())
+    }
 }
 
 /// Dropped by the task when it has let go of revoked topic-partitions; the source waits for it (bounded).

@@ -84,7 +84,8 @@ impl MemorySource {
     fn question(&self, member: &Member) -> Option<Question> {
         let (Asking::Nothing, Some(recovery)) = (member.asking, &member.recovery) else { return None };
         let Some(Event::Assigned(assigned)) = member.events.front() else { return None };
-        let unknown = assigned.iter().filter(|one| !one.committed).map(|one| one.topic_partition.clone());
+        let asked = assigned.iter().filter(|one| !one.committed || recovery.is_authority());
+        let unknown = asked.map(|one| one.topic_partition.clone());
         let unknown: Vec<TopicPartition> = unknown.collect();
         (!unknown.is_empty()).then(|| (recovery.clone(), unknown))
     }
@@ -128,11 +129,20 @@ impl Member {
             }
         };
         let Some(Event::Assigned(assigned)) = self.events.front_mut() else { return 0 };
+        let authority = self.recovery.clone().filter(|recovery| recovery.is_authority());
         let mut count = 0;
-        for one in assigned.iter_mut().filter(|one| !one.committed) {
+        for one in assigned.iter_mut().filter(|one| !one.committed || authority.is_some()) {
             if let Some(known) = found.iter().find(|known| known.topic_partition == one.topic_partition) {
+                one.committed &= one.start == known.start;
                 (one.start, one.metadata) = (known.start, known.metadata.clone());
                 count += 1;
+            } else if let Some(authority) = authority.as_ref().filter(|_| one.committed) {
+                if let Err(error) = authority.may_start(&one.topic_partition, one.start, &one.metadata) {
+                    self.events.pop_front();
+                    self.events.push_front(Event::Failed(error));
+                    return 0;
+                }
+                one.metadata.clear();
             }
         }
         count

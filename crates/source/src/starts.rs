@@ -139,23 +139,33 @@ impl Starts<'_> {
             }
         })?;
         let lanes: Vec<TopicPartition> = entries.iter().map(|entry| entry.topic_partition.clone()).collect();
-        let unknown = entries.iter().filter(|entry| entry.offset < 0).map(|entry| entry.topic_partition.clone());
+        let authority = self.shared.config.recovery.clone().filter(|recovery| recovery.is_authority());
+        let asked = entries.iter().filter(|entry| entry.offset < 0 || authority.is_some());
+        let unknown = asked.map(|entry| entry.topic_partition.clone());
         let unknown: Vec<TopicPartition> = unknown.collect();
         let topic_ids = self.topic_ids(&lanes, !unknown.is_empty() && self.shared.config.recovery.is_some())?;
         self.shared.note_topic_ids(&lanes, &topic_ids);
         let mut recovered = self.recover(&unknown, &topic_ids)?;
-        let candidates = entries.into_iter().map(|entry| {
+        let mut candidates = Vec::with_capacity(entries.len());
+        for entry in entries {
             let lane = entry.topic_partition;
-            let (metadata, written_for) = unstamped(&entry.metadata);
+            let (mut metadata, written_for) = unstamped(&entry.metadata);
             let other_topic = written_for.zip(topic_ids.get(&*lane.topic).cloned()).filter(|(then, now)| then != now);
             let known = match (Offset::new(entry.offset), recovered.remove(&lane)) {
-                (Some(offset), _) => Some((offset, metadata, Known::Committed)),
-                (None, Some(found)) => Some((found.start, found.metadata, Known::Recovered)),
+                (Some(offset), Some(found)) if offset == found.start => Some((offset, found.metadata, Known::Committed)),
+                (_, Some(found)) => Some((found.start, found.metadata, Known::Recovered)),
+                (Some(offset), None) => {
+                    if let Some(authority) = &authority {
+                        authority.may_start(&lane, offset, &metadata).map_err(Stopped::Failed)?;
+                        metadata.clear();
+                    }
+                    Some((offset, metadata, Known::Committed))
+                }
                 (None, None) => None,
             };
-            Candidate { lane, known, other_topic }
-        });
-        Ok(candidates.collect())
+            candidates.push(Candidate { lane, known, other_topic });
+        }
+        Ok(candidates)
     }
 
     /// Asks the recovery, which looks into the store.

@@ -75,8 +75,12 @@ impl Loop {
         let (mut numbers, mut commits) = (Vec::new(), Vec::new());
         for (number, lane) in &mut self.lanes {
             let Some((offset, metadata)) = lane.ledger.next_commit() else { continue };
-            let commit =
-                Commit { topic_partition: lane.topic_partition.clone(), offset, metadata: metadata.to_owned() };
+            let topic_partition = lane.topic_partition.clone();
+            let metadata = match metadata {
+                "" => self.task.committer.seal(&topic_partition),
+                plan => plan.to_owned(),
+            };
+            let commit = Commit { topic_partition, offset, metadata };
             lane.ledger.commit_sent();
             numbers.push(*number);
             commits.push(commit);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::Loop;
-use crate::lane::{FromLane, Lane, LaneParts, Outbox, ToLane};
+use crate::lane::{FromLane, Lane, LaneParts, Outbox, PlanNeeded, ToLane};
 use crate::ledger::{Held, Ledger};
 use crate::publisher::Publisher;
 use crate::typing::Typing;
@@ -67,6 +67,9 @@ impl Loop {
     /// The plan in `metadata`, if it can be replayed; a lane whose plan cannot is not started.
     fn plan_of(&self, assigned: &Assigned) -> Result<Option<(OffsetRange, Plan)>, TaskError> {
         let Assigned { topic_partition, start, metadata, .. } = assigned;
+        if !self.task.committer.needs_plan() {
+            return Ok(None);
+        }
         let plan = Plan::from_metadata(*start, metadata)
             .map_err(|source| TaskError::Plan { topic_partition: topic_partition.clone(), source })?
             .filter(|(range, _)| !range.is_empty());
@@ -111,6 +114,7 @@ impl Loop {
             topic_partition: topic_partition.clone(),
             start,
             replay: replay.clone(),
+            gapless: !self.task.committer.needs_plan(),
             recipe: self.task.recipe.clone(),
             typing: Typing::new(topic_partition.topic.clone(), &self.task.recipe, self.task.schemas.clone()),
             clock: self.task.clock.clone(),
@@ -169,14 +173,18 @@ impl Loop {
                 lane.ledger.closed(to).map_err(defect)?;
             }
             FromLane::Skipped { to } => lane.ledger.skipped(to).map_err(defect)?,
-            FromLane::Planned { range, metadata: Some(metadata), reply } => {
+            FromLane::Ready { range, plan: PlanNeeded::New(metadata), reply } => {
                 lane.ledger.plan(range, metadata).map_err(defect)?;
                 lane.waiting_for_plan = Some(reply);
             }
-            FromLane::Planned { range, metadata: None, reply } => match lane.ledger.replay(range).map_err(defect)? {
+            FromLane::Ready { range, plan: PlanNeeded::Held, reply } => match lane.ledger.replay(range).map_err(defect)? {
                 true => drop(reply.send(())),
                 false => lane.waiting_for_plan = Some(reply),
             },
+            FromLane::Ready { range, plan: PlanNeeded::None, reply } => {
+                lane.ledger.unplanned(range).map_err(defect)?;
+                let _ = reply.send(());
+            }
             FromLane::Published { range, reason, files } => {
                 lane.ledger.published(range.end()).map_err(defect)?;
                 lane.ledger.check().map_err(defect)?;
