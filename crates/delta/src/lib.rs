@@ -1,1 +1,30 @@
-//! Make finished files visible as Delta commits; table upkeep. Only this crate knows the Delta log.
+//! Make finished files visible as Delta commits; table upkeep. A file is an object that nobody sees until a commit adds it
+//! to the table's log. The commit also says, in one `txn` action for each topic-partition, where the table ends now, and
+//! it is made only of what begins where the table ended at the very version before: that is the whole of exactly-once, so
+//! there is no plan, and the table tells where reading starts. One task of a [`Table`] knows its newest version and commits
+//! for all lanes of the process: one request when nobody is in the way. Nothing else of sluice knows deltalake, and of this
+//! crate only `log.rs` and `open.rs` do: a table's objects as a log store, and its newest version over its checkpoints.
+//!
+//! ```text
+//!  lane --files--> DeltaCommitter --objects appear--> Table --what is due?--> 00000000000000000007.json
+//!                                                      |  ^        decide          |
+//!                                                      |  +---- read on <--taken---+
+//!                                                      +--> answers: committed | somebody else wrote | refused
+//! ```
+
+mod action;
+mod columns;
+mod commit;
+mod committer;
+mod decide;
+mod log;
+mod open;
+mod protocol;
+mod stats;
+mod table;
+#[cfg(test)]
+mod table_tests;
+
+pub use committer::{DeltaCommitter, app_id, sealed_by};
+pub use decide::Wish;
+pub use table::{CommitError, Known, NewFile, Proposal, Table, TableOptions};

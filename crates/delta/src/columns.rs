@@ -1,0 +1,251 @@
+//! The columns of a table beside those of rows that go into it. Pure.
+
+use arrow::datatypes::{DataType, Fields, Schema, TimeUnit};
+use schema::TableSchema;
+use serde_json::{Value, json};
+
+/// Characters that Parquet columns of a table without column mapping must not have, by the rules of Spark.
+const NOT_IN_NAMES: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
+
+/// What rows ask of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Fit {
+    /// It has all their columns.
+    Fits,
+    /// It has them when it gets this schema: the same columns, and new ones that may be null behind them.
+    Grows(Value),
+}
+
+/// The StructType of a table made for rows with `schema`, whose times are those of tables ([`writer::table_schema`]): every
+/// column may be null. The error names the column that a table cannot have.
+pub(crate) fn struct_type(schema: &Schema) -> Result<Value, String> {
+    check_fields(schema.fields(), "")?;
+    let fields = TableSchema::new(schema.fields()).map_err(|error| error.to_string())?;
+    let mut json = serde_json::from_str(&fields.to_json()).map_err(|error| error.to_string())?;
+    make_nullable(&mut json);
+    Ok(json)
+}
+
+fn check_fields(fields: &Fields, path: &str) -> Result<(), String> {
+    for (number, field) in fields.iter().enumerate() {
+        let name = field.name();
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        if name.is_empty() || name.contains(NOT_IN_NAMES) {
+            return Err(format!("column {path:?}: names of columns must not be empty or hold one of \" ,;{{}}()=\" or breaks"));
+        }
+        if let Some(other) = fields[..number].iter().find(|other| is_same_name(other.name(), name)) {
+            return Err(format!("columns {} and {path} differ in case only, which tables do not tell apart", other.name()));
+        }
+        check_type(field.data_type(), &path)?;
+    }
+    Ok(())
+}
+
+fn check_type(data_type: &DataType, path: &str) -> Result<(), String> {
+    match data_type {
+        DataType::Struct(fields) if fields.is_empty() => Err(format!("column {path} is a struct without fields")),
+        DataType::Struct(fields) => check_fields(fields, path),
+        DataType::List(element) => check_type(element.data_type(), path),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) => fields.iter().try_for_each(|field| check_type(field.data_type(), path)),
+            other => check_type(other, path),
+        },
+        DataType::Boolean
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Utf8
+        | DataType::Binary
+        | DataType::Date32
+        | DataType::Decimal128(_, _)
+        | DataType::Timestamp(TimeUnit::Microsecond, _) => Ok(()),
+        other => Err(format!("column {path}: tables have no type for {other}")),
+    }
+}
+
+/// Delta does not tell names apart that differ in case only.
+fn is_same_name(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
+fn make_nullable(data_type: &mut Value) {
+    for nullable in ["nullable", "containsNull", "valueContainsNull"] {
+        if let Some(nullable) = data_type.get_mut(nullable) {
+            *nullable = json!(true);
+        }
+    }
+    for nested in ["type", "elementType", "keyType", "valueType"] {
+        if let Some(nested) = data_type.get_mut(nested) {
+            make_nullable(nested);
+        }
+    }
+    for field in data_type.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
+        make_nullable(field);
+    }
+}
+
+/// How rows with `schema` go into a table with the columns `table`; `partition_columns` of the table stand in the log. The
+/// error names the column that is in the way.
+pub(crate) fn fit(table: &Value, schema: &Schema) -> Result<Fit, String> {
+    check_fields(schema.fields(), "")?;
+    let rows = TableSchema::new(schema.fields()).map_err(|error| error.to_string())?;
+    let rows: Value = serde_json::from_str(&rows.to_json()).map_err(|error| error.to_string())?;
+    let mut grown = table.clone();
+    let grows = grow(&mut grown, &rows, "")?;
+    Ok(if grows { Fit::Grows(grown) } else { Fit::Fits })
+}
+
+/// Brings the columns of `rows` into `table`; whether there were new ones.
+fn grow(table: &mut Value, rows: &Value, path: &str) -> Result<bool, String> {
+    let kind = |data_type: &Value| data_type.get("type").and_then(Value::as_str).map(str::to_owned);
+    match (kind(table).as_deref(), kind(rows).as_deref()) {
+        (Some("struct"), Some("struct")) => grow_struct(table, rows, path),
+        (Some("array"), Some("array")) => {
+            check_null(table, rows, "containsNull", path)?;
+            grow_part(table, rows, "elementType", path)
+        }
+        (Some("map"), Some("map")) => {
+            check_null(table, rows, "valueContainsNull", path)?;
+            Ok(grow_part(table, rows, "keyType", path)? | grow_part(table, rows, "valueType", path)?)
+        }
+        (None, None) if table == rows => Ok(false),
+        (_, _) => Err(format!("column {path} is {} in the records and {} in the table", name_of(rows), name_of(table))),
+    }
+}
+
+fn name_of(data_type: &Value) -> String {
+    data_type.as_str().or_else(|| data_type.get("type").and_then(Value::as_str)).unwrap_or("of no type").to_owned()
+}
+
+fn grow_part(table: &mut Value, rows: &Value, part: &str, path: &str) -> Result<bool, String> {
+    match (table.get_mut(part), rows.get(part)) {
+        (Some(table), Some(rows)) => grow(table, rows, path),
+        (_, _) => Err(format!("column {path} has no {part}")),
+    }
+}
+
+fn check_null(table: &Value, rows: &Value, nullable: &str, path: &str) -> Result<(), String> {
+    if table.get(nullable) == Some(&json!(false)) && rows.get(nullable) == Some(&json!(true)) {
+        return Err(format!("column {path} may be null in the records and must not be in the table"));
+    }
+    Ok(())
+}
+
+fn grow_struct(table: &mut Value, rows: &Value, path: &str) -> Result<bool, String> {
+    let fields = |data_type: &Value| data_type.get("fields").and_then(Value::as_array).cloned().unwrap_or_default();
+    let name = |field: &Value| field.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let (mut known, incoming) = (fields(table), fields(rows));
+    let mut grows = false;
+    for field in &known {
+        let is_missing = !incoming.iter().any(|one| name(one) == name(field));
+        if is_missing && field.get("nullable") == Some(&json!(false)) {
+            return Err(format!("column {} of the table must not be null and is not in the records", below(&name(field))));
+        }
+    }
+    for field in &incoming {
+        let path = below(&name(field));
+        match known.iter_mut().find(|one| is_same_name(&name(one), &name(field))) {
+            Some(one) if name(one) != name(field) => {
+                return Err(format!("column {path} differs from {} of the table in case only", name(one)));
+            }
+            Some(one) => {
+                check_null(one, field, "nullable", &path)?;
+                grows |= grow_part(one, field, "type", &path)?;
+            }
+            None => {
+                let mut field = field.clone();
+                make_nullable(&mut field);
+                known.push(field);
+                grows = true;
+            }
+        }
+    }
+    table["fields"] = Value::Array(known);
+    Ok(grows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Field;
+    use std::sync::Arc;
+
+    fn schema(fields: Vec<Field>) -> Schema {
+        Schema::new(fields)
+    }
+
+    fn nested(fields: Vec<Field>) -> DataType {
+        DataType::Struct(fields.into())
+    }
+
+    fn list(element: DataType) -> DataType {
+        DataType::List(Arc::new(Field::new("element", element, true)))
+    }
+
+    #[test]
+    fn a_table_is_made_with_columns_that_may_be_null() {
+        let made = struct_type(&schema(vec![
+            Field::new("a", DataType::Int64, false),
+            Field::new("t", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+            Field::new("l", list(nested(vec![Field::new("x", DataType::Utf8, false)])), false),
+        ]))
+        .unwrap();
+        assert!(!made.to_string().contains("false"), "{made}");
+        let types: Vec<&Value> = made["fields"].as_array().unwrap().iter().map(|field| &field["type"]).collect();
+        assert_eq!((types[0], types[1]), (&json!("long"), &json!("timestamp")));
+    }
+
+    #[test]
+    fn columns_that_tables_cannot_have_are_named() {
+        for (field, expected) in [
+            (Field::new("a b", DataType::Int64, true), "column \"a b\": names of columns must"),
+            (Field::new("u", DataType::UInt32, true), "column u: tables have no type for UInt32"),
+            (Field::new("s", nested(vec![]), true), "column s is a struct without fields"),
+            (Field::new("A", DataType::Int8, true), "columns a and A differ in case only"),
+        ] {
+            let error = struct_type(&schema(vec![Field::new("a", DataType::Int8, true), field])).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn rows_fit_by_name_and_new_columns_come_behind_at_every_level() {
+        let old = schema(vec![
+            Field::new("b", DataType::Int64, true),
+            Field::new("s", nested(vec![Field::new("x", DataType::Utf8, true)]), true),
+            Field::new("l", list(nested(vec![Field::new("y", DataType::Utf8, true)])), true),
+        ]);
+        let mut table = struct_type(&old).unwrap();
+        table["fields"][0]["metadata"] = json!({"comment": "kept"});
+        assert_eq!(fit(&table, &schema(vec![Field::new("b", DataType::Int64, false)])), Ok(Fit::Fits), "fewer, never null");
+        let both = |name: &str| nested(vec![Field::new(name, DataType::Int32, false)]);
+        let rows = schema(vec![
+            Field::new("l", list(both("z")), true),
+            Field::new("new", DataType::Boolean, false),
+            Field::new("s", both("w"), true),
+        ]);
+        let Ok(Fit::Grows(grown)) = fit(&table, &rows) else { panic!("it grows") };
+        let text = grown.to_string();
+        assert!(text.contains(r#""metadata":{"comment":"kept"}"#), "{text}");
+        let names: Vec<&Value> = grown["fields"].as_array().unwrap().iter().map(|field| &field["name"]).collect();
+        assert_eq!(names, ["b", "s", "l", "new"]);
+        assert_eq!(grown["fields"][1]["type"]["fields"][1], json!({"name": "w", "type": "integer", "nullable": true, "metadata": {}}));
+        assert_eq!(grown["fields"][2]["type"]["elementType"]["fields"][1]["name"], "z");
+        assert_eq!(fit(&grown, &rows), Ok(Fit::Fits), "and then they fit");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let mut table = struct_type(&schema(vec![Field::new("a", DataType::Int64, true)])).unwrap();
+        let error = |table: &Value, field: Field| fit(table, &schema(vec![field])).unwrap_err();
+        assert_eq!(error(&table, Field::new("a", DataType::Utf8, true)), "column a is string in the records and long in the table");
+        assert_eq!(error(&table, Field::new("A", DataType::Int64, true)), "column A differs from a of the table in case only");
+        table["fields"][0]["nullable"] = json!(false);
+        assert_eq!(error(&table, Field::new("a", DataType::Int64, true)), "column a may be null in the records and must not be in the table");
+        assert_eq!(error(&table, Field::new("b", DataType::Int64, true)), "column a of the table must not be null and is not in the records");
+    }
+}
