@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod bad_input;
 mod conformance;
+mod delta;
 mod files;
 mod frontier;
 mod groups;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             registry::TESTS,
             store_faults::TESTS,
             files::TESTS,
+            delta::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]

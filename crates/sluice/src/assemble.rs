@@ -6,15 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use delta::{DeltaCommitter, Table};
 use model::{Config, Invalid, Key, Offset, Settings, TopicPartition, find, named};
 use pipeline::{Budget, Clock, Control, Deadlines, Metrics, StoreRecovery, SystemClock, Task, TaskError, Wanted};
 use schema::{CONVERTERS, Part};
 use source::{KafkaSource, Source, SourceConfig};
 use supervisor::{Assembly, OffsetChange, OffsetsError, PluginInfo, Role, TaskFailure, TaskId, Validation};
 use tracing::{info, warn};
-use writer::{Environment, FORMATS, Layout, ObjectCommitter, OnExisting, PARTITIONERS, Probe, Store};
+use writer::{
+    Committer, Conditional, Environment, FORMATS, Layout, ObjectCommitter, OnExisting, PARTITIONERS, Probe, Store,
+};
 
 use crate::consumer::{self, Consumer, consumer};
+use crate::delta_connector::{self, TableRecovery, Tables};
 use crate::guarantee;
 use crate::offsets::Group;
 use crate::orphans::{Cleaner, Cleaning};
@@ -22,42 +26,97 @@ use crate::recipe::{self, Dry, FREE_PREFIXES};
 use crate::topics::{Noting, TopicsRead};
 use crate::worker::Worker;
 
-/// One kind of connector: what it is called and what a task of it is.
-pub(crate) type Connector = model::Plugin<()>;
+/// One kind of connector: what it is called, and what a task of it is.
+pub(crate) type Connector = model::Plugin<Destination>;
+
+/// Where the records of a connector go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// To objects of their own.
+    Objects,
+    /// To the files of a Delta table.
+    Table,
+}
 
 /// Every connector there is.
-pub(crate) static CONNECTORS: &[Connector] = &[Connector {
-    names: &["s3", "io.confluent.connect.s3.S3SinkConnector"],
-    doc: "Topics to objects in S3, in stores that speak its protocol, or in a local directory.",
-    keys: &[
-        writer::rotation::KEYS,
-        writer::layout::KEYS,
-        source::KEYS,
-        schema::CONNECTOR_KEYS,
-        schema::STRAY_KEYS,
-        transform::KEYS,
-        supervisor::KEYS,
-    ],
-    check: check_s3,
-    build: (),
-}];
+pub(crate) static CONNECTORS: &[Connector] = &[
+    Connector {
+        names: &["s3", "io.confluent.connect.s3.S3SinkConnector"],
+        doc: "Topics to objects in S3, in stores that speak its protocol, or in a local directory.",
+        keys: &[
+            writer::rotation::KEYS,
+            writer::layout::KEYS,
+            source::KEYS,
+            schema::CONNECTOR_KEYS,
+            schema::STRAY_KEYS,
+            transform::KEYS,
+            supervisor::KEYS,
+        ],
+        check: check_s3,
+        build: Destination::Objects,
+    },
+    Connector {
+        names: &["delta", "deltalake", "sluice.delta.DeltaSinkConnector"],
+        doc: "Topics to a Delta table in S3, in stores that speak its protocol, or in a local directory.",
+        keys: &[
+            delta_connector::KEYS,
+            source::KEYS,
+            schema::CONNECTOR_KEYS,
+            schema::STRAY_KEYS,
+            transform::KEYS,
+            supervisor::KEYS,
+        ],
+        check: check_delta,
+        build: Destination::Table,
+    },
+];
 
 /// The class name that REST shows for a connector: upstream's, which is what clients of Kafka Connect know.
 fn class(connector: &Connector) -> &'static str {
     connector.names.last().expect("a connector has names")
 }
 
-/// Every key of the S3 sink, each once, in Kafka Connect's order.
+/// Every key of a connector, each once, in Kafka Connect's order.
 pub(crate) fn connector_keys(connector: &'static Connector) -> Vec<&'static Key> {
     let formats = FORMATS.iter().flat_map(|format| format.keys());
     let slices = writer::STORE_KEYS.iter().chain(writer::partition::KEYS).copied().flatten();
+    let all: Vec<&'static Key> = match connector.build {
+        Destination::Objects => formats.chain(slices).chain(connector.keys()).collect(),
+        Destination::Table => {
+            let shared = formats.chain(slices).filter(|key| delta_connector::shares(key.name));
+            connector.keys().chain(shared).collect()
+        }
+    };
     let mut keys: Vec<&'static Key> = Vec::new();
-    for key in formats.chain(slices).chain(connector.keys()) {
+    for key in all {
         if !keys.iter().any(|known| known.name == key.name) {
             keys.push(key);
         }
     }
     supervisor::keys::in_connect_order(keys)
+}
+
+/// Whether these are the settings of a connector that writes to a table.
+fn is_table(settings: &Settings) -> bool {
+    let class = settings.text(&supervisor::keys::CONNECTOR_CLASS).unwrap_or_default();
+    named(CONNECTORS, class, "Connector").is_some_and(|connector| connector.build == Destination::Table)
+}
+
+/// The settings of `connector` as its lanes read them.
+fn of_lanes(connector: &Connector, settings: &Settings) -> Result<Settings, Invalid> {
+    match connector.build {
+        Destination::Objects => Ok(settings.clone()),
+        Destination::Table => delta_connector::translated(settings),
+    }
+}
+
+fn check_delta(settings: &Settings) -> Vec<Invalid> {
+    let mut problems = delta_connector::check(settings);
+    // A path that is wrong is reported for its key.
+    let Ok(of_lanes) = delta_connector::translated(settings) else { return problems };
+    let shared = check_s3(&of_lanes).into_iter().filter(|problem| delta_connector::shares(&problem.key));
+    problems.extend(shared);
+    problems
 }
 
 fn check_s3(settings: &Settings) -> Vec<Invalid> {
@@ -81,6 +140,7 @@ pub(crate) struct House {
     pub(crate) clock: Arc<dyn Clock>,
     running_tasks: AtomicUsize,
     topics: Arc<TopicsRead>,
+    tables: Tables,
 }
 
 impl House {
@@ -93,6 +153,7 @@ impl House {
             clock: Arc::new(SystemClock),
             running_tasks: AtomicUsize::new(0),
             topics: Arc::default(),
+            tables: Tables::default(),
         }
     }
 
@@ -103,6 +164,9 @@ impl House {
 
     /// What connector `name` guarantees with `settings`, which are valid, and what was found out about its store.
     pub(crate) fn guarantee(&self, name: &str, settings: &Settings, probe: Option<Probe>) -> Result<String, Invalid> {
+        if is_table(settings) {
+            return delta_connector::guarantee(settings);
+        }
         let consumer = self.consumer(name, settings)?;
         guarantee::line(name, settings, &consumer.properties, probe)
     }
@@ -113,6 +177,7 @@ impl House {
         let class = settings.text(&supervisor::keys::CONNECTOR_CLASS).unwrap_or_default();
         let connector = named(CONNECTORS, class, "Connector")
             .ok_or_else(|| TaskError::Refused("connector.class names no connector".to_owned()))?;
+        let (given, settings) = (settings.clone(), of_lanes(connector, &settings)?);
         let dry = Dry::new(&settings, &self.worker.settings, &connector_keys(connector))?;
         if let Some(warning) = dry.rotation.warning() {
             warn!(%task, "{warning}");
@@ -124,14 +189,21 @@ impl House {
             return Ok(());
         };
         let (probe, on_existing) = (probe?, OnExisting::new(&settings)?);
+        let table = match connector.build {
+            Destination::Objects => None,
+            Destination::Table => Some(self.table(&task, &given, &store, probe, seed).await?),
+        };
         if task.task == 0 {
-            info!(connector = %task.connector, "{}", self.guarantee(&task.connector, &settings, Some(probe))?);
+            info!(connector = %task.connector, "{}", self.guarantee(&task.connector, &given, Some(probe))?);
         }
         let _cleaner = self.cleaner(&task, &settings, &store, &dry.layout)?;
         let tasks = self.running_tasks.fetch_add(1, Ordering::Relaxed) + 1;
         let _running = Running(&self.running_tasks);
         let mut source_config = self.source_config(&task, &settings, tasks)?;
-        if probe.listable {
+        if let Some(table) = &table {
+            let (table, connector) = (table.clone(), task.connector.clone());
+            source_config.recovery = Some(Arc::new(TableRecovery { table, connector }));
+        } else if probe.listable {
             let (layout, format) = (dry.layout.clone(), dry.format.clone());
             let on_data_loss = source_config.on_data_loss;
             let recovery = StoreRecovery::new(store.clone(), layout, format, on_existing, on_data_loss);
@@ -139,7 +211,13 @@ impl House {
         } else {
             warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
         }
-        let (recipe, schemas) = dry.with(&store);
+        let (mut recipe, schemas) = dry.with(&store);
+        let mut committer: Arc<dyn Committer> = Arc::new(ObjectCommitter::new(store.clone(), on_existing));
+        if let Some(table) = &table {
+            delta_connector::fit_recipe(&mut recipe, &settings, table, seed)?;
+            let wait = store.rules().redelivery;
+            committer = Arc::new(DeltaCommitter::new(committer, Table::clone(table), &task.connector, wait));
+        }
         let queues = self.budget.share();
         queues.resize(source_config.fetch_bytes + source_config.queue_bytes_max);
         let group = source_config.client.get("group.id").cloned().unwrap_or_default();
@@ -151,7 +229,7 @@ impl House {
         let task = Task {
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
-            committer: Arc::new(ObjectCommitter::new(store, on_existing)),
+            committer,
             schemas: Arc::new(schemas),
             budget: self.budget.clone(),
             clock: self.clock.clone(),
@@ -160,6 +238,24 @@ impl House {
             seed,
         };
         task.run(control).await
+    }
+
+    /// The table of the connector that `given` describes, in a store of which this was found out.
+    async fn table(
+        &self,
+        task: &TaskId,
+        given: &Settings,
+        store: &Store,
+        probe: Probe,
+        seed: u64,
+    ) -> Result<Arc<Table>, TaskError> {
+        if probe.conditional != Conditional::Honoured {
+            let (store, found) = (store.name(), probe.conditional.as_str());
+            let why = format!("a table needs a store that refuses to overwrite its commits; {store}: {found}");
+            return Err(TaskError::Refused(why));
+        }
+        let clock = self.clock.clone();
+        self.tables.open(&task.connector, given, store, Arc::new(move || clock.now_ms()), seed).await
     }
 
     /// The clean-up beside a connector's first task.
@@ -202,6 +298,7 @@ impl House {
     /// The group of connector `name`, as its configuration describes it.
     pub(crate) fn group(&self, name: &str, config: &Config) -> Result<Group, Invalid> {
         let settings = recipe::resolved(config, &self.environment)?;
+        let settings = if is_table(&settings) { delta_connector::translated(&settings)? } else { settings };
         Group::new(name, &settings, self.consumer(name, &settings)?)
     }
 }
@@ -274,6 +371,7 @@ impl Assembly for House {
         };
         let Some(connector) = named(CONNECTORS, name, "Connector") else { return validation };
         let keys = connector_keys(connector);
+        let of_lanes = of_lanes(connector, &settings).unwrap_or_else(|_| settings.clone());
         validation.add(&settings, keys.iter().copied());
         for part in [Part::Key, Part::Value] {
             match recipe::converter(&settings, &self.worker.settings, part) {
@@ -288,14 +386,18 @@ impl Assembly for House {
         validation.blame((connector.check)(&settings));
         if validation.errors().next().is_none() {
             // What only building the plug-ins can tell.
-            match Dry::new(&settings, &self.worker.settings, &keys) {
+            match Dry::new(&of_lanes, &self.worker.settings, &keys) {
                 Ok(dry) => validation.warnings.extend(dry.rotation.warning().map(str::to_owned)),
                 Err(problem) => validation.blame([problem]),
             }
         }
-        validation.warnings.extend(writer::store_advice(&settings));
+        validation.warnings.extend(writer::store_advice(&of_lanes));
         validation.warnings.extend(consumer::advice(config));
-        validation.warn_unknown(config, FREE_PREFIXES);
+        let free = match connector.build {
+            Destination::Objects => FREE_PREFIXES.to_vec(),
+            Destination::Table => [FREE_PREFIXES, delta_connector::FREE_PREFIXES].concat(),
+        };
+        validation.warn_unknown(config, &free);
         validation
     }
 

@@ -16,6 +16,7 @@ mod assemble;
 mod cli;
 mod connector_file;
 mod consumer;
+mod delta_connector;
 mod documents;
 mod failure;
 mod guarantee;
@@ -45,6 +46,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     logging::start(arguments.command.quiet());
+    // Two providers of cryptography are linked (docs/decisions/0018), between which rustls does not choose.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match arguments.command {
         cli::Command::Run { connectors, worker } => run::run(&connectors, &worker),
         cli::Command::Worker { worker } => run::run(&[], &worker),

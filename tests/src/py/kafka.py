@@ -176,7 +176,8 @@ def metadata_of(partition):
     read = read[:end] if end else read
     # The topic's id, which sluice puts into every commit.
     read = re.sub(r',"topic":"[\w-]+"}$', '}', read)
-    return re.sub(r'^{"topic":"[\w-]+"}$', '', read)
+    # And the identity of the table that the records went to.
+    return re.sub(r'^{("delta":"[\w-]+"|"topic":"[\w-]+")}$', '', read)
 
 
 def encoded(text):

@@ -1,0 +1,470 @@
+//! The connector that appends topics to a Delta table: its keys, under Spark's names where Spark has them, and what they
+//! are to the parts that it shares with the S3 sink.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use delta::{CommitError, Known, Table, TableOptions, app_id, sealed_by};
+use model::{Check, Config, Importance, Invalid, Key, Kind, Offset, Settings, TopicPartition, Width};
+use pipeline::Recipe;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Map, Value, json};
+use source::{Recovered, Recovery};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+use writer::{ColumnsPartitioner, ParquetFormat, TableFormat};
+
+/// Where the table is.
+pub(crate) const PATH: Key = Key::new(
+    "path",
+    Kind::String,
+    "The table: s3://bucket/directory (s3a:// is the same; store.url is the endpoint of another store than AWS), or a local \
+     directory as file:// URL or absolute path. It is made by the first commit when it is not there.",
+)
+.required()
+.check(Check::With(|path| Place::parse(path).map(|_| ())))
+.importance(Importance::High)
+.group("Delta", 1)
+.shown(Width::Long, "Table")
+.ours();
+
+/// Columns in paths.
+pub(crate) const PARTITION_BY: Key = Key::new(
+    "partitionBy",
+    Kind::List,
+    "Columns whose values make the directories of the table; they stand in the log and not in the files. Integers, strings, \
+     booleans, dates, timestamps and decimals. A table that is there must be partitioned by the same columns; nothing takes \
+     what it has.",
+)
+.importance(Importance::Medium)
+.group("Delta", 2)
+.shown(Width::Long, "Partition By")
+.ours();
+
+/// Growth of the table.
+pub(crate) const MERGE_SCHEMA: Key = Key::new(
+    "mergeSchema",
+    Kind::Boolean,
+    "Whether columns and nested fields that the table lacks are added to it, in a commit of their own; false stops the task.",
+)
+.default("false")
+.importance(Importance::Medium)
+.group("Delta", 3)
+.shown(Width::Short, "Merge Schema")
+.ours();
+
+/// Size of files.
+const FLUSH_BYTES: Key = Key::new(
+    "flush.bytes",
+    Kind::Long,
+    "Bytes of keys and values, as Kafka holds them, of a topic-partition after which its files are closed and committed.",
+)
+.default("134217728")
+.check(Check::AtLeast(1))
+.importance(Importance::Medium)
+.group("Delta", 4)
+.shown(Width::Medium, "Flush Bytes")
+.ours();
+
+/// Age of records that are not committed.
+pub(crate) const COMMIT_INTERVAL_MS: Key = Key::new(
+    "commit.interval.ms",
+    Kind::Long,
+    "Milliseconds between two commits: all topic-partitions of a process close their files whenever the wall clock passes a \
+     multiple of it, and share one commit.",
+)
+.default("60000")
+.check(Check::Between(100, 86_400_000))
+.importance(Importance::Medium)
+.group("Delta", 5)
+.shown(Width::Medium, "Commit Interval (ms)")
+.ours();
+
+const SUBSCRIBE: Key = spark("subscribe", Kind::String, "As topics.", 6);
+const SUBSCRIBE_PATTERN: Key = spark("subscribePattern", Kind::String, "As topics.regex.", 7);
+const STARTING_OFFSETS: Key = spark(
+    "startingOffsets",
+    Kind::String,
+    "Where a topic-partition starts that neither the table nor the group knows: earliest or latest \
+     (consumer.override.auto.offset.reset). Offsets as JSON are set with `sluice offsets` instead.",
+    8,
+)
+.check(Check::OneOf(&["earliest", "latest"]));
+const FAIL_ON_DATA_LOSS: Key = spark(
+    "failOnDataLoss",
+    Kind::Boolean,
+    "false is on.data.loss=continue: what retention deleted before it was read is warned about.",
+    9,
+);
+const OUTPUT_MODE: Key =
+    spark("outputMode", Kind::String, "Tables are appended to.", 10).check(Check::OneOf(&["append"]));
+const FORMAT: Key = spark("format", Kind::String, "The table is a Delta table.", 11).check(Check::OneOf(&["delta"]));
+const CHECKPOINT_LOCATION: Key =
+    spark("checkpointLocation", Kind::String, "Where Spark keeps its offsets; nothing is written there.", 12)
+        .ignored("offsets live in the table itself, one txn action for each topic-partition");
+const INCLUDE_HEADERS: Key = spark("includeHeaders", Kind::Boolean, "Columns of headers are not made.", 13)
+    .check(Check::OneOfIgnoringCase(&["false"]));
+
+const fn spark(name: &'static str, kind: Kind, doc: &'static str, order: i32) -> Key {
+    Key::new(name, kind, doc).ours().group("Spark", order).shown(Width::Medium, name)
+}
+
+/// The keys of this connector beside those that it shares.
+pub(crate) const KEYS: &[Key] = &[
+    PATH,
+    PARTITION_BY,
+    MERGE_SCHEMA,
+    FLUSH_BYTES,
+    COMMIT_INTERVAL_MS,
+    SUBSCRIBE,
+    SUBSCRIBE_PATTERN,
+    STARTING_OFFSETS,
+    FAIL_ON_DATA_LOSS,
+    OUTPUT_MODE,
+    FORMAT,
+    CHECKPOINT_LOCATION,
+    INCLUDE_HEADERS,
+];
+
+/// Keys of the S3 sink that say what a table settles otherwise: format, names, paths, and when cuts end.
+const NOT_HERE: &[&str] = &[
+    "format.class",
+    "s3.bucket.name",
+    "topics.dir",
+    "directory.delim",
+    "file.delim",
+    "filename.offset.zero.pad.width",
+    "partitioner.class",
+    "partition.field.name",
+    "partition.duration.ms",
+    "path.format",
+    "path.template",
+    "locale",
+    "timezone",
+    "timestamp.extractor",
+    "timestamp.field",
+    "timestamp.unit",
+    "s3.schema.partition.affix.type",
+    "flush.size",
+    "rotate.interval.ms",
+    "rotate.schedule.interval.ms",
+    "rotate.file.on.partition.change",
+    "partitioner.max.open.files",
+    "schema.compatibility",
+    "on.existing.object",
+    "enable.conditional.writes",
+    "upload.orphan.age.ms",
+    "s3.compression.type",
+    "s3.compression.level",
+    "json.decimal.format",
+    "format.bytearray.extension",
+    "format.bytearray.separator",
+    "avro.codec",
+    "connect.meta.data",
+    "enhanced.avro.schema.support",
+];
+
+/// What names of keys begin with that are not declared one by one: properties of a new table, and of the consumer.
+pub(crate) const FREE_PREFIXES: &[&str] = &["delta.", "kafka."];
+
+/// Whether this connector has the key `name` of the S3 sink.
+pub(crate) fn shares(name: &str) -> bool {
+    !NOT_HERE.contains(&name)
+}
+
+/// Where a table is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// Local directory that stands for the store; `None` for S3.
+    store: Option<String>,
+    bucket: String,
+    /// Below the bucket, without slashes at its ends.
+    location: String,
+}
+
+impl Place {
+    fn parse(path: &str) -> Result<Place, String> {
+        let trimmed = path.trim();
+        let below = |rest: &str| {
+            let (bucket, location) = rest.split_once('/').unwrap_or((rest, ""));
+            let location = location.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+            (bucket.to_owned(), location)
+        };
+        if let Some((scheme, rest)) = trimmed.split_once("://").filter(|(scheme, _)| *scheme != "file") {
+            if !["s3", "s3a", "s3n"].contains(&scheme) {
+                return Err(format!("there are no tables in {scheme}:// stores yet: use s3://, file:// or a local directory"));
+            }
+            let (bucket, location) = below(rest);
+            if bucket.is_empty() || location.is_empty() {
+                return Err("it must be s3://bucket/directory".to_owned());
+            }
+            return Ok(Place { store: None, bucket, location });
+        }
+        let directory = trimmed.strip_prefix("file://").or_else(|| trimmed.strip_prefix("file:")).unwrap_or(trimmed);
+        let directory = directory.trim_end_matches('/');
+        match directory.rsplit_once('/') {
+            Some((parent, name)) if directory.starts_with('/') && !name.is_empty() && !parent.is_empty() => {
+                Ok(Place { store: Some(parent.to_owned()), bucket: name.to_owned(), location: String::new() })
+            }
+            Some(_) | None => Err("it must be s3://bucket/directory or an absolute path below a directory".to_owned()),
+        }
+    }
+}
+
+/// What is wrong with the keys of this file together.
+pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
+    let mut problems = Vec::new();
+    for (key, same) in [(SUBSCRIBE, "topics"), (SUBSCRIBE_PATTERN, "topics.regex")] {
+        if settings.is_set(&key) && settings.config().get(same).is_some_and(|text| !text.trim().is_empty()) {
+            problems.push(Invalid::new(key.name, format!("{} and {same} are the same: set one of them", key.name)));
+        }
+    }
+    for name in ["assign", "startingTimestamp", "startingOffsetsByTimestamp", "maxOffsetsPerTrigger", "trigger"] {
+        if settings.config().contains_key(name) {
+            problems.push(Invalid::new(name, format!("{name} of Spark cannot be had: leave it out")));
+        }
+    }
+    problems
+}
+
+/// The settings of an S3 sink that does what lanes do here: Spark's names become ours, and what a table settles is set.
+pub(crate) fn translated(settings: &Settings) -> Result<Settings, Invalid> {
+    let place = Place::parse(&settings.required_string(&PATH)?).map_err(|why| Invalid::new(PATH.name, why))?;
+    let mut config: Config = settings.config().clone();
+    config.retain(|name, _| shares(name));
+    let mut set = |name: &str, text: String| drop(config.insert(name.to_owned(), text));
+    if let Some(store) = place.store {
+        set("store.url", store);
+    }
+    set("s3.bucket.name", place.bucket);
+    set("topics.dir", if place.location.is_empty() { "_sluice".to_owned() } else { format!("{}/_sluice", place.location) });
+    set("format.class", "parquet".to_owned());
+    set("flush.size", i32::MAX.to_string());
+    set("flush.bytes", settings.long(&FLUSH_BYTES)?.to_string());
+    set("rotate.schedule.interval.ms", settings.long(&COMMIT_INTERVAL_MS)?.to_string());
+    set("timezone", "UTC".to_owned());
+    for (key, name) in [
+        (SUBSCRIBE, "topics"),
+        (SUBSCRIBE_PATTERN, "topics.regex"),
+        (STARTING_OFFSETS, "consumer.override.auto.offset.reset"),
+    ] {
+        if let Some(text) = settings.string(&key)? {
+            set(name, text);
+        }
+    }
+    if settings.is_set(&FAIL_ON_DATA_LOSS) && !settings.boolean(&FAIL_ON_DATA_LOSS)? {
+        set("on.data.loss", "continue".to_owned());
+    }
+    let kafka = settings.config().iter().filter_map(|(name, text)| Some((name.strip_prefix("kafka.")?, text)));
+    for (name, text) in kafka {
+        set(&format!("consumer.override.{name}"), text.clone());
+    }
+    Ok(Settings::new(config))
+}
+
+/// What connector `name` guarantees.
+pub(crate) fn guarantee(settings: &Settings) -> Result<String, Invalid> {
+    let weakened = if settings.is_set(&STARTING_OFFSETS) && settings.required_string(&STARTING_OFFSETS)? == "latest" {
+        "startingOffsets=latest (what is older than the first start is not written)"
+    } else {
+        "nothing"
+    };
+    Ok(format!(
+        "guarantee: exactly once, by one txn action in the table for each topic-partition; Kafka's offsets follow; needs: a \
+         store that refuses to overwrite, no writer of the table that overwrites commits (Spark on S3 without a commit \
+         service), delta.setTransactionRetentionDuration longer than any outage; weakened by: {weakened}"
+    ))
+}
+
+/// The tables of a process: tasks of one connector share one.
+#[derive(Default)]
+pub(crate) struct Tables(tokio::sync::Mutex<BTreeMap<String, std::sync::Weak<Table>>>);
+
+impl Tables {
+    /// The table of connector `name`, opened if no task has it open.
+    pub(crate) async fn open(
+        &self,
+        name: &str,
+        settings: &Settings,
+        store: &writer::Store,
+        now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+        seed: u64,
+    ) -> Result<Arc<Table>, pipeline::TaskError> {
+        let place = Place::parse(&settings.required_string(&PATH)?).map_err(|why| Invalid::new(PATH.name, why))?;
+        let interval = settings.millis(&COMMIT_INTERVAL_MS)?.unwrap_or_default();
+        let partition_columns = settings.is_set(&PARTITION_BY).then(|| settings.list(&PARTITION_BY)).transpose()?;
+        let options = TableOptions {
+            location: place.location,
+            partition_columns,
+            properties: properties(settings),
+            merge_schema: settings.boolean(&MERGE_SCHEMA)?,
+            linger: (interval / 10).min(LINGER_MAX),
+            now_ms,
+            seed,
+        };
+        let mut tables = self.0.lock().await;
+        let key = format!("{name} {} {}", store.name(), options.location);
+        if let Some(table) = tables.get(&key).and_then(std::sync::Weak::upgrade) {
+            return Ok(table);
+        }
+        let table = Table::open(store.clone(), options).await.map_err(|error| match error {
+            CommitError::Unanswered(why) => pipeline::TaskError::Transient(why),
+            CommitError::Overtaken(why) | CommitError::Refused(why) => pipeline::TaskError::Refused(why),
+        })?;
+        let table = Arc::new(table);
+        tables.retain(|_, table| table.strong_count() > 0);
+        tables.insert(key, Arc::downgrade(&table));
+        Ok(table)
+    }
+}
+
+/// Longest time that a commit waits for other lanes.
+const LINGER_MAX: Duration = Duration::from_millis(250);
+
+/// `delta.*` keys are properties of a table that is made.
+fn properties(settings: &Settings) -> Map<String, Value> {
+    let of_table = settings.config().iter().filter(|(name, _)| name.starts_with("delta."));
+    of_table.map(|(name, text)| (name.clone(), json!(text))).collect()
+}
+
+/// Makes lanes write the files of `table`.
+pub(crate) fn fit_recipe(recipe: &mut Recipe, settings: &Settings, table: &Table, seed: u64) -> Result<(), Invalid> {
+    let columns = table.known().partition_columns;
+    let format = TableFormat::new(ParquetFormat::from_settings(settings)?, columns.clone());
+    recipe.files.format = Arc::new(format);
+    recipe.partitioner = Box::new(move || Box::new(ColumnsPartitioner::new(columns.clone())));
+    let extension = recipe.files.format.extension().to_owned();
+    let (location, names) = (table.location().to_owned(), Mutex::new(StdRng::seed_from_u64(seed)));
+    recipe.files.object_key = Arc::new(move |topic_partition, path, first| {
+        let TopicPartition { topic, partition } = topic_partition;
+        // A cut that the table refused leaves its files behind, and the next attempt may begin at the same offset.
+        let unique: u64 = names.lock().unwrap_or_else(PoisonError::into_inner).random();
+        let name = format!("{topic}+{partition}+{:020}-{unique:016x}{extension}", first.get());
+        let parts = [location.as_str(), path, &name];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    });
+    Ok(())
+}
+
+/// How long a table that does not answer is asked for its positions; the group waits for the assignment meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The table says where reading starts.
+pub(crate) struct TableRecovery {
+    pub(crate) table: Arc<Table>,
+    pub(crate) connector: String,
+}
+
+impl TableRecovery {
+    async fn look(&self) -> Result<Known, source::Error> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.table.look().await {
+                Ok(known) => return Ok(known),
+                Err(CommitError::Unanswered(why)) if Instant::now() < until => {
+                    warn!(%why, "the table does not answer, asking again where it ends");
+                    sleep(PAUSE).await;
+                }
+                Err(CommitError::Unanswered(why)) => return Err(source::Error::Unavailable(why)),
+                Err(CommitError::Overtaken(why) | CommitError::Refused(why)) => return Err(source::Error::Denied(why)),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Recovery for TableRecovery {
+    async fn recover(
+        &self,
+        partitions: &[TopicPartition],
+        _topic_ids: &BTreeMap<String, String>,
+    ) -> Result<Vec<Recovered>, source::Error> {
+        let known = self.look().await?;
+        let mut recovered = Vec::new();
+        for topic_partition in partitions {
+            let version = known.txns.get(&app_id(&self.connector, topic_partition));
+            if let Some(start) = version.and_then(|version| Offset::new(*version)) {
+                let topic_partition = topic_partition.clone();
+                recovered.push(Recovered { topic_partition, start, metadata: String::new() });
+            }
+        }
+        Ok(recovered)
+    }
+
+    fn is_authority(&self) -> bool {
+        true
+    }
+
+    fn may_start(&self, topic_partition: &TopicPartition, offset: Offset, metadata: &str) -> Result<(), source::Error> {
+        let table = self.table.location();
+        let why = match (metadata.is_empty(), sealed_by(metadata)) {
+            (true, _) => return Ok(()),
+            (false, Some(id)) => format!("was written up to offset {offset} to the table {id}, but {table} does not know it: was that table lost, or path changed?"),
+            (false, None) => format!("has a plan of another kind of connector at offset {offset}: run that one until its lag is 0"),
+        };
+        Err(source::Error::OffsetLost(format!(
+            "{topic_partition} {why} To go on there all the same, set the group's offset with sluice offsets"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::new(pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
+    }
+
+    #[test]
+    fn tables_lie_in_buckets_and_directories() {
+        for (path, store, bucket, location) in [
+            ("s3://b/a/t", None, "b", "a/t"),
+            ("s3a://b//a/t/", None, "b", "a/t"),
+            ("/data/lake/t", Some("/data/lake"), "t", ""),
+            ("file:///data/t/", Some("/data"), "t", ""),
+        ] {
+            let expected = Place { store: store.map(str::to_owned), bucket: bucket.into(), location: location.into() };
+            assert_eq!(Place::parse(path), Ok(expected), "{path}");
+        }
+        for path in ["s3://b", "gs://b/t", "t", "/t", "", "s3:///t"] {
+            assert!(Place::parse(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_of_spark_become_ours_and_what_a_table_settles_is_set() {
+        let given = settings(&[
+            ("path", "s3://b/t"),
+            ("subscribe", "a,b"),
+            ("startingOffsets", "latest"),
+            ("failOnDataLoss", "false"),
+            ("kafka.security.protocol", "SSL"),
+            ("commit.interval.ms", "1000"),
+            ("partitioner.class", "hourly"),
+            ("s3.region", "r"),
+        ]);
+        let config = translated(&given).unwrap().config().clone();
+        for (name, expected) in [
+            ("s3.bucket.name", "b"),
+            ("topics.dir", "t/_sluice"),
+            ("topics", "a,b"),
+            ("consumer.override.auto.offset.reset", "latest"),
+            ("consumer.override.security.protocol", "SSL"),
+            ("on.data.loss", "continue"),
+            ("rotate.schedule.interval.ms", "1000"),
+            ("flush.bytes", "134217728"),
+            ("s3.region", "r"),
+        ] {
+            assert_eq!(config.get(name).map(String::as_str), Some(expected), "{name}");
+        }
+        assert!(!config.contains_key("partitioner.class"));
+        assert_eq!(check(&given), []);
+        let both = settings(&[("subscribe", "a"), ("topics", "a"), ("trigger", "1 second")]);
+        assert_eq!(check(&both).iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), ["subscribe", "trigger"]);
+    }
+}

@@ -1,0 +1,193 @@
+//! Topics to Delta tables, read back by delta-rs for Python.
+
+use serde_json::{Value, json};
+use tests::ring::{Outcome, Test};
+use tests::{Error, Need, Record, Services, Sluice};
+
+use crate::support::{Scene, at, example};
+
+pub(crate) const TESTS: &[Test] = &[
+    Test {
+        name: "the_spark_job_as_a_config_appends_predictions_to_a_table_that_others_read",
+        needs: &[Need::Kafka, Need::Minio],
+        run: spark_job,
+    },
+    Test {
+        name: "two_processes_that_are_killed_at_any_time_append_every_record_once",
+        needs: &[Need::Kafka, Need::Minio],
+        run: killed,
+    },
+    Test {
+        name: "a_partitioned_table_in_a_directory_goes_on_when_the_group_is_lost",
+        needs: &[Need::Kafka],
+        run: directory,
+    },
+    Test {
+        name: "a_table_that_was_lost_is_not_made_anew_behind_the_groups_back",
+        needs: &[Need::Kafka, Need::Minio],
+        run: lost_table,
+    },
+];
+
+const SCRIPT: &str = concat!(include_str!("../src/py/store.py"), include_str!("py/delta.py"));
+
+/// The table of a scene.
+struct Lake<'a> {
+    scene: &'a Scene,
+    place: String,
+}
+
+impl Lake<'_> {
+    fn ask(&self, action: &str, more: Value) -> Result<Value, Error> {
+        let mut request = self.scene.store.request(json!({"place": self.place}));
+        for (name, value) in more.as_object().into_iter().flatten() {
+            request[name] = value.clone();
+        }
+        Services::readers()?.call(SCRIPT, action, &request)
+    }
+
+    /// The numbers in the rows of the table, in order.
+    fn numbers(&self, column: &str) -> Result<Vec<i64>, Error> {
+        let rows = self.ask("rows", json!({}))?;
+        let mut numbers: Vec<i64> =
+            rows.as_array().into_iter().flatten().filter_map(|row| row[column].as_i64()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+fn config(scene: &Scene, place: &str, changes: Value) -> Value {
+    let mut config = example("iris-delta")["config"].clone();
+    let own = json!({"subscribe": scene.topic, "path": place, "store.url": scene.store.endpoint(), "commit.interval.ms": "500",
+        "checkpointLocation": format!("{place}/_checkpoints")});
+    for (name, value) in [own, changes].iter().filter_map(Value::as_object).flatten() {
+        config[name] = value.clone();
+    }
+    config
+}
+
+/// Irises, told apart by `prediction`.
+fn irises(numbers: std::ops::Range<i64>, partitions: i64) -> Vec<Record> {
+    let iris = |number: i64| {
+        json!({"sepal_length": 5.1 + number as f64, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": null,
+            "prediction": number, "confidence": 0.25})
+    };
+    numbers.map(|number| at((number % partitions) as i32, iris(number).to_string())).collect()
+}
+
+fn spark_job() -> Outcome {
+    let scene = Scene::new("iris", 3)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/my-model/serving", scene.bucket) };
+    scene.kafka.produce(&scene.topic, &irises(0..300, 3))?;
+    let mut sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &lake.place, json!({})))?;
+    scene.kafka.wait_committed(&scene.group(), &scene.topic, &[100, 100, 100], crate::support::COMMIT_LIMIT)?;
+    let whole: Vec<i64> = (0..300).collect();
+    assert_eq!(lake.numbers("prediction")?, whole);
+    let description = lake.ask("description", json!({}))?;
+    assert_eq!(description["protocol"], json!([1, 2]));
+    assert_eq!(description["columns"].as_array().map(Vec::len), Some(6));
+    let more = json!({"bucket": scene.bucket, "prefix": "my-model/serving"});
+    let statistics = lake.ask("wrong_statistics", more.clone())?;
+    assert_eq!(statistics["wrong"], json!([]), "{statistics}");
+    assert_eq!(statistics["adds"], description["files"]);
+    let apps: Vec<String> = (0..3).map(|number| format!("{}:{}:{number}", scene.connector, scene.topic)).collect();
+    let positions = lake.ask("positions", json!({"apps": apps}))?;
+    assert!(apps.iter().all(|app| positions[app] == json!(100)), "{positions}");
+
+    // Somebody else appends; a new column comes; the worker starts anew.
+    let other = json!([{"sepal_length": 1.0, "prediction": 1_000, "confidence": null}]);
+    lake.ask("append", json!({"rows": other}))?;
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    sluice.restart()?;
+    let wider = "sepal_length FLOAT, prediction INT, note STRING";
+    let changed = config(&scene, &lake.place, json!({"value.converter.schema": wider}));
+    sluice.put(&format!("/connectors/{}/config", scene.connector), Some(&changed))?;
+    let value = json!({"sepal_length": 2.0, "prediction": 300, "note": "x".repeat(50)});
+    scene.kafka.produce(&scene.topic, &[at(0, value.to_string())])?;
+    scene.kafka.wait_committed(&scene.group(), &scene.topic, &[101, 100, 100], crate::support::COMMIT_LIMIT)?;
+    let mut all: Vec<i64> = (0..301).collect();
+    all.push(1_000);
+    assert_eq!(lake.numbers("prediction")?, all);
+    assert_eq!(lake.ask("description", json!({}))?["columns"][6], json!("note"));
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn killed() -> Outcome {
+    let scene = Scene::new("killed", 4)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let changes = json!({"consumer.override.session.timeout.ms": "6000", "consumer.override.group.protocol": "classic",
+        "consumer.override.partition.assignment.strategy": "cooperative-sticky"});
+    let connector = json!({"name": scene.connector, "config": config(&scene, &lake.place, changes)});
+    let start = || Sluice::run(scene.kafka, scene.store, &connector);
+    let mut workers = [start()?, start()?];
+    let (mut produced, each) = (0, 2_000);
+    for round in 0..6 {
+        scene.kafka.produce(&scene.topic, &irises(produced..produced + each, 4))?;
+        produced += each;
+        // Somewhere between reading, uploading and committing.
+        std::thread::sleep(std::time::Duration::from_millis(700 + 413 * round));
+        let victim = &mut workers[round as usize % 2];
+        victim.kill();
+        victim.restart()?;
+    }
+    let each = produced / 4;
+    scene.kafka.wait_committed(&scene.group(), &scene.topic, &[each; 4], crate::support::COMMIT_LIMIT * 2)?;
+    let whole: Vec<i64> = (0..produced).collect();
+    assert_eq!(lake.numbers("prediction")?, whole);
+    for worker in &workers {
+        assert_eq!(worker.terminate()?, 0, "{}", worker.log());
+    }
+    Ok(())
+}
+
+fn directory() -> Outcome {
+    let scene = Scene::new("directory", 2)?;
+    let directory = std::env::temp_dir().join(tests::unique("lake"));
+    std::fs::create_dir_all(&directory).map_err(|error| Error::Call { what: "mkdir".to_owned(), why: error.to_string() })?;
+    let lake = Lake { scene: &scene, place: directory.join("table").display().to_string() };
+    let schema = "day DATE, kind STRING, number INT";
+    let value = |number: i64| json!({"day": format!("2026-01-{:02}", 1 + number % 3), "kind": ["a b", "c/d", ""][number as usize % 3], "number": number});
+    let records = |numbers: std::ops::Range<i64>| -> Vec<Record> { numbers.map(|number| at((number % 2) as i32, value(number).to_string())).collect() };
+    scene.kafka.produce(&scene.topic, &records(0..60))?;
+    let mut sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let mut config = config(&scene, &lake.place, json!({"value.converter.schema": schema, "partitionBy": "day,kind"}));
+    config.as_object_mut().expect("a config").remove("store.url");
+    sluice.create(&scene.connector, &config)?;
+    scene.wait_committed(&[30, 30])?;
+    assert_eq!(lake.numbers("number")?, (0..60).collect::<Vec<i64>>());
+    let description = lake.ask("description", json!({}))?;
+    assert_eq!(description["partition_columns"], json!(["day", "kind"]));
+    let rows = lake.ask("rows", json!({}))?;
+    let found = rows.as_array().into_iter().flatten().find(|row| row["number"] == json!(1)).cloned().unwrap_or_default();
+    assert_eq!((&found["day"], &found["kind"]), (&json!("2026-01-02"), &json!("c/d")));
+
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    crate::outside::consumer_groups(scene.kafka, &scene.group(), &["--delete"])?;
+    scene.kafka.produce(&scene.topic, &records(60..80))?;
+    sluice.restart()?;
+    scene.wait_committed(&[40, 40])?;
+    assert_eq!(lake.numbers("number")?, (0..80).collect::<Vec<i64>>());
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    let _ = std::fs::remove_dir_all(directory);
+    Ok(())
+}
+
+fn lost_table() -> Outcome {
+    let scene = Scene::new("lost-table", 1)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    scene.kafka.produce(&scene.topic, &irises(0..10, 1))?;
+    let mut sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &lake.place, json!({})))?;
+    scene.wait_committed(&[10])?;
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    for object in scene.store.list(&scene.bucket, "t/_delta_log")? {
+        scene.store.delete(&scene.bucket, &object.key)?;
+    }
+    sluice.restart()?;
+    let trace = sluice.wait_failed(&scene.connector)?;
+    assert!(trace.contains("was that table lost"), "{trace}");
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
