@@ -32,6 +32,7 @@ mod recipe;
 mod scenarios;
 mod scene;
 mod seeds;
+mod table;
 mod taps;
 mod truth;
 mod watch;

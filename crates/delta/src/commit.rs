@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use writer::Created;
@@ -17,6 +18,7 @@ use crate::log::{Log, ReadError};
 use crate::open::{OpenError, open};
 use crate::protocol::refusals;
 use crate::stats::stats;
+use crate::upkeep::{due, keep_up};
 use crate::table::{CommitError, Known, NewFile, Proposal, TableOptions};
 
 /// Versions that a commit is tried for, one after the other.
@@ -47,13 +49,14 @@ pub(crate) struct Keeper {
     /// A commit was sent whose outcome is not known.
     is_unsure: bool,
     nonces: u64,
+    upkeep: Option<JoinHandle<()>>,
     shared: Arc<Mutex<Known>>,
 }
 
 impl Keeper {
     pub(crate) fn new(log: Log, options: TableOptions, shared: Arc<Mutex<Known>>) -> Keeper {
         let nonces = options.seed;
-        Keeper { log, options, state: None, known_at: Instant::now(), is_unsure: true, nonces, shared }
+        Keeper { log, options, state: None, known_at: Instant::now(), is_unsure: true, nonces, upkeep: None, shared }
     }
 
     pub(crate) fn linger(&self) -> Duration {
@@ -218,9 +221,18 @@ impl Keeper {
         let actions = self.appended(proposals, &due, &schema, state);
         if let Some(version) = self.put("STREAMING UPDATE", actions).await? {
             self.share(|known| known.commits += 1);
+            self.begin_upkeep(version);
             due.into_iter().for_each(|index| answers[index] = Some(Ok(version)));
         }
         Ok(())
+    }
+
+    /// Upkeep goes on beside commits, one at a time.
+    fn begin_upkeep(&mut self, version: u64) {
+        let Some(due) = self.state.as_ref().and_then(|state| due(version, &state.protocol, &state.metadata)) else { return };
+        if self.upkeep.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.upkeep = Some(tokio::spawn(keep_up(self.log.clone(), due, (self.options.now_ms)())));
+        }
     }
 
     fn overtaken(&self, proposal: &Proposal, at: i64) -> CommitError {

@@ -3,7 +3,7 @@
 //! it is made only of what begins where the table ended at the very version before: that is the whole of exactly-once, so
 //! there is no plan, and the table tells where reading starts. One task of a [`Table`] knows its newest version and commits
 //! for all lanes of the process: one request when nobody is in the way. Nothing else of sluice knows deltalake, and of this
-//! crate only `log.rs` and `open.rs` do: a table's objects as a log store, and its newest version over its checkpoints.
+//! crate only `log.rs`, `open.rs` and `upkeep.rs` do: a table's objects as a log store, and its newest version over its checkpoints.
 //!
 //! ```text
 //!  lane --files--> DeltaCommitter --objects appear--> Table --what is due?--> 00000000000000000007.json
@@ -24,6 +24,7 @@ mod stats;
 mod table;
 #[cfg(test)]
 mod table_tests;
+mod upkeep;
 
 pub use committer::{DeltaCommitter, app_id, sealed_by};
 pub use decide::Wish;

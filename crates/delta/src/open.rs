@@ -54,7 +54,7 @@ fn of_kernel<T: DeserializeOwned>(part: &impl serde::Serialize) -> Result<T, Ope
 }
 
 /// Does `work`, which waits for the store, on a thread of its own.
-async fn in_kernel<T: Send + 'static>(
+pub(crate) async fn in_kernel<T: Send + 'static>(
     log: &Log,
     work: impl FnOnce(&dyn Engine) -> Result<T, KernelError> + Send + 'static,
 ) -> Result<T, OpenError> {

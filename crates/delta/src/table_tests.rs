@@ -225,6 +225,29 @@ async fn a_table_that_was_replaced_is_not_written_to() {
     assert!(matches!(&error, CommitError::Refused(why) if why.contains("it is the table theirs now")), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_written_beside_commits_and_makes_opening_cheap() {
+    let objects = Arc::new(InMemory::new());
+    let counted = FaultyStore::new(objects.clone(), |_, _| Fate::Fine);
+    let properties = Map::from_iter([("delta.checkpointInterval".to_owned(), json!("10"))]);
+    let options = TableOptions { properties, linger: Duration::ZERO, ..options(1) };
+    let table = Table::open(store(Arc::new(counted.clone())), options.clone()).await.unwrap();
+    for offset in 0..40 {
+        table.commit(proposal("c:t:0", offset, offset + 1)).await.unwrap();
+    }
+    let hint = object_store::path::Path::from("lake/t/_delta_log/_last_checkpoint");
+    // It is written beside the commits.
+    while object_store::ObjectStoreExt::head(&*objects, &hint).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let before = counted.count(Request::Get);
+    let other = Table::open(store(Arc::new(counted.clone())), options).await.unwrap();
+    assert!(counted.count(Request::Get) - before < 80, "of 41 commits, each read twice, a checkpoint spares some");
+    assert_eq!((other.known().version, other.known().txns["c:t:0"]), (40, 40));
+    other.commit(proposal("c:t:0", 40, 41)).await.unwrap();
+    assert!(table.commit(proposal("c:t:0", 40, 42)).await.is_err());
+}
+
 /// Two or three workers append the records of two topic-partitions, each believing that it owns both. They crash, requests
 /// fail before or after they happened, hang and happen later. The log as it is in the end.
 async fn play(seed: u64) -> Vec<Vec<Value>> {

@@ -196,7 +196,10 @@ impl House {
         if task.task == 0 {
             info!(connector = %task.connector, "{}", self.guarantee(&task.connector, &given, Some(probe))?);
         }
-        let _cleaner = self.cleaner(&task, &settings, &store, &dry.layout)?;
+        let _cleaner = match &table {
+            None => self.cleaner(&task, &settings, &store, &dry.layout)?,
+            Some(_) => None,
+        };
         let tasks = self.running_tasks.fetch_add(1, Ordering::Relaxed) + 1;
         let _running = Running(&self.running_tasks);
         let mut source_config = self.source_config(&task, &settings, tasks)?;
@@ -405,7 +408,8 @@ impl Assembly for House {
         let settings = Settings::new(config.clone());
         let tasks = settings.size(&supervisor::keys::TASKS_MAX).unwrap_or(1).max(1);
         let mut task = config.clone();
-        task.insert("task.class".to_owned(), "io.confluent.connect.s3.S3SinkTask".to_owned());
+        let class = if is_table(&settings) { "sluice.delta.DeltaSinkTask" } else { "io.confluent.connect.s3.S3SinkTask" };
+        task.insert("task.class".to_owned(), class.to_owned());
         vec![task; tasks]
     }
 
@@ -423,7 +427,11 @@ impl Assembly for House {
 
     async fn change_offsets(&self, name: &str, config: &Config, change: OffsetChange) -> Result<String, OffsetsError> {
         let group = self.group(name, config).map_err(|problem| OffsetsError(problem.to_string()))?;
-        Ok(group.change(change).await?.note)
+        let note = group.change(change).await?.note;
+        match is_table(&Settings::new(config.clone())) {
+            true => Ok(format!("{note} Topic-partitions that the table knows go on where it says all the same.")),
+            false => Ok(note),
+        }
     }
 
     fn topics(&self, name: &str) -> BTreeSet<String> {
