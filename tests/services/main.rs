@@ -17,6 +17,7 @@ mod settings;
 mod store_faults;
 mod streams;
 mod support;
+mod views;
 
 fn main() -> ExitCode {
     tests::ring::main(
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             registry::TESTS,
             store_faults::TESTS,
             files::TESTS,
+            views::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]

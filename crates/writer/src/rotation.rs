@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::{CutReason, Importance, Invalid, Key, Kind, Settings, Width};
 
-use crate::partition::{Placed, Split, is_same_path, is_time_based};
+use crate::partition::{Placed, Split, is_of_tombstones, is_same_path, is_time_based};
 use crate::zone::{TIMEZONE, Zone};
 
 /// Records of a cut.
@@ -318,8 +318,11 @@ impl Rotation {
                 return Some((row, CutReason::RecordTime));
             }
             let moved = match row {
-                0 => state.last_path.as_ref().is_some_and(|last| !is_same_path(last, placed.path(from))),
-                _ => !placed.same_path(from + row - 1, from + row),
+                0 => state.last_path.as_ref().is_some_and(|last| is_other_path(last, placed.path(from))),
+                _ => {
+                    !placed.same_path(from + row - 1, from + row)
+                        && is_other_path(placed.path(from + row - 1), placed.path(from + row))
+                }
             };
             if moved && self.on_partition_change {
                 return Some((row, CutReason::PartitionChange));
@@ -355,6 +358,11 @@ impl Rotation {
         }
         None
     }
+}
+
+/// Whether a row on `path` after one on `last` ends a cut. To tombstones and back does not.
+fn is_other_path(last: &str, path: &str) -> bool {
+    !is_same_path(last, path) && !is_of_tombstones(last) && !is_of_tombstones(path)
 }
 
 impl Verdict {
