@@ -354,7 +354,7 @@ mod tests {
     use crate::held::slice_bytes;
     use crate::publish::{Committer, ObjectCommitter, OnExisting};
     use crate::store::{Abilities, RetryRules, Store};
-    use arrow::array::{Array, Int64Array};
+    use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field};
     use model::Offset;
     use object_store::ObjectStore;
@@ -595,6 +595,137 @@ mod tests {
             let rows = read_parquet(store.read(key).await.unwrap().unwrap());
             assert_eq!((rows.len(), rows.num_columns()), (3, columns.num_columns()), "{key}");
         }
+    }
+
+    /// A context whose files of values are JSON lines, with Avro keys and JSON headers beside them.
+    fn with_views(store: &Store, schema: &str) -> Arc<FileContext> {
+        let settings = crate::testing::settings(&[
+            ("format.class", "json"),
+            ("store.kafka.keys", "true"),
+            ("store.kafka.headers", "true"),
+            ("headers.format.class", "json"),
+        ]);
+        let views = crate::Views::new(&settings).unwrap();
+        let layout = crate::Layout::new(&settings, ".json").unwrap().with_views(&views);
+        Arc::new(FileContext {
+            format: crate::format::format(&settings).unwrap(),
+            object_key: Arc::new(move |view, whose, path, first| layout.view_key(view, whose, path, first)),
+            views,
+            schema: schema.into(),
+            ..FileContext::clone(&context(store, "x"))
+        })
+    }
+
+    /// One record with a number as value, this key, and one header.
+    fn with_key(offset: i64, key: ArrayRef) -> Batch {
+        let field = model::whole_value_field(key.data_type().clone());
+        let keys = StructArray::new(vec![field].into(), vec![key], None);
+        Batch {
+            key_values: Some(Values::Typed(keys)),
+            headers: Some(Arc::new(vec![vec![("h".to_owned(), Some(offset.to_string().into_bytes()))]])),
+            ..batch(&lane(), offset, nested_rows(offset, 1))
+        }
+    }
+
+    fn text_key(offset: i64) -> Batch {
+        with_key(offset, Arc::new(StringArray::from(vec![format!("k{offset}")])))
+    }
+
+    fn tombstone(offset: i64) -> Batch {
+        Batch { values: Values::Schemaless(BinaryArray::new_null(1)), ..text_key(offset) }
+    }
+
+    /// Name, rows and records of each object.
+    async fn published(store: &Store, cut: OpenCut, end: i64) -> Vec<(String, u64, u64)> {
+        let files = conformance::finish(cut, 0, end).await.unwrap();
+        let published = ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
+        let name = |key: &str| key.strip_prefix("topics/t/").unwrap_or(key).to_owned();
+        published.into_iter().map(|file| (name(&file.key), file.rows, file.records)).collect()
+    }
+
+    #[tokio::test]
+    async fn keys_and_headers_lie_beside_their_values_and_are_counted_once() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, ""), lane(), Nonce(1));
+        for (offset, path) in [(3, "p=0"), (4, "p=1"), (5, "p=0")] {
+            cut.append(&text_key(offset), &path.into()).unwrap();
+        }
+        assert_eq!((cut.open_files(), cut.rows()), (6, 3));
+        let files = published(&store, cut, 9).await;
+        let shown: Vec<_> = files.iter().map(|(name, rows, records)| (name.as_str(), *rows, *records)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("p=0/t+0+0000000003.json", 2, 2),
+                ("p=0/t+0+0000000003.keys.avro", 2, 0),
+                ("p=0/t+0+0000000003.headers.json", 2, 0),
+                ("p=1/t+0+0000000004.json", 1, 1),
+                ("p=1/t+0+0000000004.keys.avro", 1, 0),
+                ("p=1/t+0+0000000004.headers.json", 1, 0),
+            ]
+        );
+        let headers = store.read("topics/t/p=0/t+0+0000000003.headers.json").await.unwrap().unwrap();
+        let line = |value: i64| format!("{{\"headers\":[{{\"key\":\"h\",\"value\":\"{value}\"}}]}}\n");
+        assert_eq!(headers, line(3) + &line(5));
+    }
+
+    #[tokio::test]
+    async fn tombstones_have_files_of_keys_and_headers_alone_the_same_however_they_came() {
+        let mut seen = Vec::new();
+        // Each tombstone comes in a batch with values of one schema or the other.
+        for schemas in [["v1", "v1", "v2"], ["v1", "v2", "v2"]] {
+            let store = memory();
+            let mut cut = OpenCut::new(with_views(&store, "v1"), lane(), Nonce(1));
+            cut.append(&text_key(0), &"p".into()).unwrap();
+            for (offset, schema) in (1..).zip(schemas) {
+                cut.turn_to(with_views(&store, schema));
+                cut.append(&tombstone(offset), &"\u{1}tombstone".into()).unwrap();
+            }
+            cut.append(&text_key(4), &"p".into()).unwrap();
+            seen.push(published(&store, cut, 9).await);
+        }
+        let tombstones: Vec<_> = seen[0].iter().filter(|(name, _, _)| name.starts_with("tombstone")).cloned().collect();
+        let name = |view: &str| format!("tombstone/t+0+0000000001.{view}");
+        assert_eq!(tombstones, [(name("keys.avro"), 3, 3), (name("headers.json"), 3, 0)]);
+        assert_eq!(seen[0], seen[1]);
+    }
+
+    #[tokio::test]
+    async fn keys_of_another_type_have_files_of_their_own() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, ""), lane(), Nonce(1));
+        let number = |offset| with_key(offset, Arc::new(Int64Array::from(vec![offset])));
+        for rows in [text_key(0), number(1), text_key(2), number(3)] {
+            cut.append(&rows, &"p".into()).unwrap();
+        }
+        let names: Vec<_> = published(&store, cut, 9).await.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        let stems = |first: i64| {
+            ["json", "keys.avro", "headers.json"].map(|ending| (format!("p/t+0+000000000{first}.{ending}"), 2))
+        };
+        assert_eq!(names, [stems(0), stems(1)].concat());
+    }
+
+    #[tokio::test]
+    async fn values_beside_keys_follow_a_newer_schema() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, "v1"), lane(), Nonce(1));
+        cut.append(&tombstone(0), &"\u{1}tombstone".into()).unwrap();
+        cut.append(&text_key(1), &"p".into()).unwrap();
+        let wider = |rows: &StructArray| {
+            let more = Arc::new(Field::new("more", DataType::Int64, true));
+            let fields = rows.fields().iter().cloned().chain([more]);
+            let nulls: ArrayRef = Arc::new(Int64Array::new_null(rows.len()));
+            StructArray::new(fields.collect(), rows.columns().iter().cloned().chain([nulls]).collect(), None)
+        };
+        let schema = Schema::new(wider(&nested_rows(0, 1)).fields().clone());
+        cut.reschema(with_views(&store, "v2"), &schema, &wider);
+        let next = text_key(2);
+        let Values::Typed(columns) = &next.values else { unreachable!() };
+        let wide = Values::Typed(wider(columns));
+        cut.append(&Batch { values: wide, ..next }, &"p".into()).unwrap();
+        let names: Vec<_> = published(&store, cut, 9).await.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        assert_eq!(names.len(), 5, "{names:?}");
+        assert_eq!(names[2], ("p/t+0+0000000001.json".to_owned(), 2));
     }
 
     #[tokio::test(start_paused = true)]

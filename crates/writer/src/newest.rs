@@ -440,6 +440,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_cut_of_several_views_is_whole_with_all_of_them_and_told_by_the_one_that_can() {
+        let settings = settings(&[
+            ("flush.size", "1"),
+            ("format.class", "json"),
+            ("store.kafka.keys", "true"),
+            ("keys.format.class", "parquet"),
+        ]);
+        let views = Views::new(&settings).unwrap();
+        let labels = Labels { format: crate::format::format(&settings).unwrap(), views: views.clone() };
+        // A directory keeps no user metadata, so a file of JSON lines cannot tell its plan; its keys can.
+        let directory = tempfile::tempdir().unwrap();
+        let store = over(Arc::new(LocalFileSystem::new_with_prefix(directory.path()).unwrap()), false);
+        let layout = Layout::new(&settings, ".json").unwrap().with_views(&views);
+        let names = layout.clone();
+        let context = Arc::new(FileContext {
+            format: Arc::clone(&labels.format),
+            object_key: Arc::new(move |view, whose, path, first| names.view_key(view, whose, path, first)),
+            views,
+            ..FileContext::clone(&context(&store, "x"))
+        });
+        let lane = tp("t", 0);
+        let mut open = OpenCut::new(context, lane.clone(), Nonce(7));
+        for offset in 0..3 {
+            let rows = batch(&lane, offset, nested_rows(offset, 1));
+            let path = format!("p={offset}").into();
+            open.append(&model::Batch { key_values: Some(rows.values.clone()), ..rows }, &path).unwrap();
+        }
+        let plan = Plan::new(at(3), 17, open.nonce(), None, Fingerprint::of([]), 6);
+        let mut files = open.finish(OffsetRange::new(at(0), at(3)).unwrap(), &plan).await.unwrap();
+        let last_keys = files.pop().unwrap();
+        publish(&store, files).await;
+        let error = newest_cuts(&store, &layout, &labels, std::slice::from_ref(&lane)).await.unwrap_err();
+        assert!(error.to_string().contains("hold no plan of their cut"), "{error}");
+        publish(&store, vec![last_keys]).await;
+        let found = newest_cuts(&store, &layout, &labels, std::slice::from_ref(&lane)).await.unwrap();
+        assert_eq!((found[0].start, found[0].plan.clone(), found[0].is_whole), (at(0), plan, true));
+        std::fs::remove_file(directory.path().join("topics/t/p=0/t+0+0000000000.keys.snappy.parquet")).unwrap();
+        let found = newest_cuts(&store, &layout, &labels, &[lane]).await.unwrap();
+        assert!(!found[0].is_whole);
+    }
+
+    #[tokio::test]
     async fn topics_that_begin_alike_or_hold_delimiters_are_told_apart() {
         for (pairs, topics) in [
             (&[][..], ["a", "a+0", "ab", "a-1"]),

@@ -520,6 +520,19 @@ mod tests {
     }
 
     #[test]
+    fn tombstones_are_no_other_path() {
+        use CutReason::PartitionChange;
+        let rotation = rotation(&[("partitioner.class", "hourly"), ("rotate.interval.ms", "1000")]);
+        // A path that only holds the word is one like any.
+        let placed =
+            placed_rows(&["a", "\u{1}tombstone", "tombstone"], &[(0, 0), (1, 1), (0, 2), (1, 3), (2, 4), (0, 5)]);
+        assert_eq!(cuts(&rotation, &placed, &[1; 6], 0), [(5, Some(PartitionChange)), (1, None)]);
+        let mut state = CutState::new(&rotation);
+        state.appended(&placed, 1, 1, 1, 0);
+        assert_eq!(rotation.verdict(&state, &placed, &[1; 3], 2, 0), Verdict { append: 1, cut: None });
+    }
+
+    #[test]
     fn the_rules_go_on_over_batches() {
         let rotation = rotation(&[("partitioner.class", "hourly"), ("rotate.interval.ms", "1000")]);
         let mut state = CutState::new(&rotation);
