@@ -15,6 +15,7 @@ mod recovery;
 mod registry;
 mod settings;
 mod store_faults;
+mod store_features;
 mod streams;
 mod support;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             recovery::TESTS,
             registry::TESTS,
             store_faults::TESTS,
+            store_features::TESTS,
             files::TESTS,
             memory::TESTS,
             conformance::TESTS,

@@ -112,6 +112,7 @@ impl World {
                 },
                 schema: "".into(),
                 config,
+                tagging: None,
             },
             given_schema: None,
             fingerprint: config,

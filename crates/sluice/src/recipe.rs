@@ -8,7 +8,7 @@ use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
 use pipeline::{Recipe, Tolerance, TopicSchemas};
 use schema::{BuildConverter, CONVERTERS, Converter, KEY_CONVERTER, Part, TableSchema, VALUE_CONVERTER, VALUE_SCHEMA};
 use transform::Chain;
-use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, partitioner_plugin};
+use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, Tagging, partitioner_plugin};
 
 /// The converter that reads values when neither connector nor worker names one.
 const DEFAULT_CONVERTER: &str = "json";
@@ -119,6 +119,7 @@ pub(crate) struct Dry {
     pub(crate) layout: Layout,
     pub(crate) format: Arc<dyn writer::Format>,
     limits: FileLimits,
+    tagging: Option<Tagging>,
     null_values: NullValues,
     tolerance: Tolerance,
     given_schema: Option<TableSchema>,
@@ -149,6 +150,7 @@ impl Dry {
             rotation: Rotation::new(settings)?,
             layout: Layout::new(settings, format.extension())?,
             limits: FileLimits::new(settings)?,
+            tagging: Tagging::new(settings)?,
             null_values: NullValues::new(settings)?,
             tolerance: tolerance(settings)?,
             fingerprint: fingerprint(settings, &value, key.as_ref(), given_schema.as_ref(), keys),
@@ -189,6 +191,7 @@ impl Dry {
                 limits: self.limits,
                 schema: "".into(),
                 config: self.fingerprint,
+                tagging: self.tagging,
             },
             given_schema: self.given_schema,
             fingerprint: self.fingerprint,

@@ -96,7 +96,7 @@ impl OpenCut {
             self.loose_batch = identity;
         }
         let file = &mut self.files[index];
-        if file.push(rows.values.clone()) && self.loose.last() != Some(&index) {
+        if file.push(rows.values.clone(), rows.offset(rows.len() - 1)) && self.loose.last() != Some(&index) {
             self.loose.push(index);
         }
         if file.is_full() {

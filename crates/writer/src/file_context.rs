@@ -9,6 +9,7 @@ use crate::format::Format;
 use crate::parquet_format::{PARQUET_ROW_GROUP_BYTES, ROW_GROUP_ROWS_MAX};
 use crate::s3::S3_PART_SIZE;
 use crate::store::Store;
+use crate::tagging::Tagging;
 
 /// Rows of a file that are held before they are encoded. Small files are never encoded before the cut, so a thousand of
 /// them have no encoder; for a large one an encoder weighs less than its rows, which are still in the cache then.
@@ -57,6 +58,8 @@ pub struct FileContext {
     pub schema: Arc<str>,
     /// Fingerprint of the settings that shape names and rows.
     pub config: Fingerprint,
+    /// Their tags; `None` for objects without, as those of keys and headers are.
+    pub tagging: Option<Tagging>,
 }
 
 impl fmt::Debug for FileContext {

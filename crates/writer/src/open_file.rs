@@ -33,6 +33,8 @@ pub(crate) struct OpenFile {
     pub(crate) context: Arc<FileContext>,
     pub(crate) key: String,
     pub(crate) first: Offset,
+    /// Offset of its last row.
+    last: Offset,
     /// Columns of its rows; `None` while they are schemaless.
     pub(crate) schema: Option<SchemaRef>,
     /// What its first rows say of their schema beside its fields.
@@ -61,6 +63,7 @@ impl OpenFile {
             context,
             key,
             first,
+            last: first,
             schema,
             value_schema,
             held: HeldRows::default(),
@@ -91,8 +94,10 @@ impl OpenFile {
             + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
     }
 
-    /// Appends rows of its schema, and says whether they keep a much larger batch alive.
-    pub(crate) fn push(&mut self, values: Values) -> bool {
+    /// Appends rows of its schema, the last of which has the offset `last`, and says whether they keep a much larger batch
+    /// alive.
+    pub(crate) fn push(&mut self, values: Values, last: Offset) -> bool {
+        self.last = last;
         self.rows += values.len() as u64;
         self.held.push(values)
     }
@@ -204,6 +209,7 @@ impl OpenFile {
             range: OffsetRange::new(self.first, end).unwrap_or(OffsetRange::empty_at(self.first)),
             mark: Mark { nonce: whose.nonce, end: Some(end), rows: Some(self.rows) },
             metadata,
+            tags: self.context.tagging.as_ref().map(|tagging| tagging.of(self.first, self.last, self.rows)),
             format: Arc::clone(&self.context.format),
             body,
         }
