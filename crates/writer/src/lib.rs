@@ -115,6 +115,8 @@ mod iso;
 mod joda;
 pub mod layout;
 mod lookup;
+#[cfg(test)]
+mod names;
 pub mod newest;
 pub mod partition;
 pub mod rotation;

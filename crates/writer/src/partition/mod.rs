@@ -9,6 +9,7 @@ use arrow::buffer::ScalarBuffer;
 use model::{Batch, Check, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Width, named};
 
 mod affix;
+mod bounded;
 mod default;
 mod field;
 mod routed;
@@ -150,7 +151,8 @@ pub type BuildPartitioner = fn(&Settings) -> Result<Box<dyn Partitioner>, Invali
 /// `partitioner` with what every partitioner of a connector has around it.
 fn complete(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<Box<dyn Partitioner>, Invalid> {
     let partitioner = affix::affixed(settings, partitioner)?;
-    Ok(Box::new(routed::RoutedPartitioner { partitioner, may_route: may_route(settings) }))
+    let partitioner = routed::RoutedPartitioner { partitioner, may_route: may_route(settings) };
+    Ok(Box::new(bounded::BoundedPartitioner::new(settings, Box::new(partitioner))?))
 }
 
 /// What `partitioner.class` can name.
