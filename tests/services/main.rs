@@ -15,6 +15,7 @@ mod recovery;
 mod registry;
 mod settings;
 mod store_faults;
+mod store_features;
 mod streams;
 mod support;
 mod views;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             recovery::TESTS,
             registry::TESTS,
             store_faults::TESTS,
+            store_features::TESTS,
             files::TESTS,
             views::TESTS,
             memory::TESTS,
