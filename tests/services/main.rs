@@ -16,8 +16,10 @@ mod recovery;
 mod registry;
 mod settings;
 mod store_faults;
+mod store_features;
 mod streams;
 mod support;
+mod views;
 
 fn main() -> ExitCode {
     tests::ring::main(
@@ -32,8 +34,10 @@ fn main() -> ExitCode {
             recovery::TESTS,
             registry::TESTS,
             store_faults::TESTS,
+            store_features::TESTS,
             files::TESTS,
             delta::TESTS,
+            views::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]

@@ -126,7 +126,7 @@ impl World {
         let (mut recipe, schemas) = recipe(&pairs, 0, limits, &store);
         recipe.files.format = Arc::new(TableFormat::new(ParquetFormat::new("snappy").expect("a codec"), []));
         recipe.partitioner = Box::new(|| Box::new(ColumnsPartitioner::new(Vec::new())));
-        recipe.files.object_key = Arc::new(move |lane, _, first| format!("t/{}+{first}-{life}.parquet", lane.partition));
+        recipe.files.object_key = Arc::new(move |_, lane, _, first| format!("t/{}+{first}-{life}.parquet", lane.partition));
         let authority: Arc<dyn Recovery> = Arc::new(Authority(table.clone()));
         let source = self.log.join_with(GROUP, Subscription::Topics(vec!["t".to_owned()]), Some(authority));
         let member = source.id();

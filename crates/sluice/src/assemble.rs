@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use delta::{DeltaCommitter, Table};
 use model::{Config, Invalid, Key, Offset, Settings, TopicPartition, find, named};
 use pipeline::{Budget, Clock, Control, Deadlines, Metrics, StoreRecovery, SystemClock, Task, TaskError, Wanted};
-use schema::{CONVERTERS, Part};
+use schema::{CONVERTERS, HEADER_CONVERTERS, Part};
 use source::{KafkaSource, Source, SourceConfig};
 use supervisor::{Assembly, OffsetChange, OffsetsError, PluginInfo, Role, TaskFailure, TaskId, Validation};
 use tracing::{info, warn};
+use writer::newest::Labels;
 use writer::{
     Committer, Conditional, Environment, FORMATS, Layout, ObjectCommitter, OnExisting, PARTITIONERS, Probe, Store,
 };
@@ -207,13 +208,15 @@ impl House {
             let (table, connector) = (table.clone(), task.connector.clone());
             source_config.recovery = Some(Arc::new(TableRecovery { table, connector }));
         } else if probe.listable {
-            let (layout, format) = (dry.layout.clone(), dry.format.clone());
+            let layout = dry.layout.clone();
+            let labels = Labels { format: dry.format.clone(), views: dry.views.clone() };
             let on_data_loss = source_config.on_data_loss;
-            let recovery = StoreRecovery::new(store.clone(), layout, format, on_existing, on_data_loss);
+            let recovery = StoreRecovery::new(store.clone(), layout, labels, on_existing, on_data_loss);
             source_config.recovery = Some(Arc::new(recovery));
         } else {
             warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
         }
+        source_config.with_headers = dry.needs_headers;
         let (mut recipe, schemas) = dry.with(&store);
         let mut committer: Arc<dyn Committer> = Arc::new(ObjectCommitter::new(store.clone(), on_existing));
         if let Some(table) = &table {
@@ -346,7 +349,10 @@ impl Assembly for House {
         let connectors = CONNECTORS.iter().map(|connector| plugin_info(class(connector), Role::Sink));
         let converters =
             CONVERTERS.iter().map(|converter| plugin_info(converter.names[converter.names.len() - 1], Role::Converter));
-        connectors.chain(converters).collect()
+        let of_headers = HEADER_CONVERTERS
+            .iter()
+            .map(|converter| plugin_info(converter.names[converter.names.len() - 1], Role::HeaderConverter));
+        connectors.chain(converters).chain(of_headers).collect()
     }
 
     fn connector(&self, name: &str) -> Option<PluginInfo> {
@@ -357,7 +363,9 @@ impl Assembly for House {
         if let Some(connector) = named(CONNECTORS, name, "Connector") {
             return Some(connector_keys(connector));
         }
-        if let Ok(converter) = find(CONVERTERS, "converter", name) {
+        if let Ok(converter) =
+            find(CONVERTERS, "converter", name).or_else(|_| find(HEADER_CONVERTERS, "converter", name))
+        {
             return Some(converter.keys().collect());
         }
         let partitioner = find(PARTITIONERS, "partitioner", name).map(|plugin| plugin.keys().collect());
@@ -376,7 +384,7 @@ impl Assembly for House {
         let keys = connector_keys(connector);
         let of_lanes = of_lanes(connector, &settings).unwrap_or_else(|_| settings.clone());
         validation.add(&settings, keys.iter().copied());
-        for part in [Part::Key, Part::Value] {
+        for part in [Part::Key, Part::Value, Part::Header] {
             match recipe::converter(&settings, &self.worker.settings, part) {
                 Ok(chosen) if settings.is_set(part.key()) => {
                     validation.add_below(&settings, &format!("{}.", part.key().name), chosen.plugin.keys());

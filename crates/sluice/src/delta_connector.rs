@@ -165,6 +165,10 @@ const NOT_HERE: &[&str] = &[
     "avro.codec",
     "connect.meta.data",
     "enhanced.avro.schema.support",
+    "store.kafka.keys",
+    "store.kafka.headers",
+    "keys.format.class",
+    "headers.format.class",
 ];
 
 /// What names of keys begin with that are not declared one by one: properties of a new table, and of the consumer.
@@ -258,7 +262,8 @@ pub(crate) fn translated(settings: &Settings) -> Result<Settings, Invalid> {
     if settings.is_set(&FAIL_ON_DATA_LOSS) && !settings.boolean(&FAIL_ON_DATA_LOSS)? {
         set("on.data.loss", "continue".to_owned());
     }
-    let kafka = settings.config().iter().filter_map(|(name, text)| Some((name.strip_prefix("kafka.")?, text)));
+    let of_spark = settings.config().iter().filter(|(name, _)| !name.starts_with("kafka.columns"));
+    let kafka = of_spark.filter_map(|(name, text)| Some((name.strip_prefix("kafka.")?, text)));
     for (name, text) in kafka {
         set(&format!("consumer.override.{name}"), text.clone());
     }
@@ -338,7 +343,7 @@ pub(crate) fn fit_recipe(recipe: &mut Recipe, settings: &Settings, table: &Table
     recipe.partitioner = Box::new(move || Box::new(ColumnsPartitioner::new(columns.clone())));
     let extension = recipe.files.format.extension().to_owned();
     let (location, names) = (table.location().to_owned(), Mutex::new(StdRng::seed_from_u64(seed)));
-    recipe.files.object_key = Arc::new(move |topic_partition, path, first| {
+    recipe.files.object_key = Arc::new(move |_, topic_partition, path, first| {
         let TopicPartition { topic, partition } = topic_partition;
         // A cut that the table refused leaves its files behind, and the next attempt may begin at the same offset.
         let unique: u64 = names.lock().unwrap_or_else(PoisonError::into_inner).random();
