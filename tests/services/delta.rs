@@ -145,11 +145,14 @@ fn killed() -> Outcome {
 fn directory() -> Outcome {
     let scene = Scene::new("directory", 2)?;
     let directory = std::env::temp_dir().join(tests::unique("lake"));
-    std::fs::create_dir_all(&directory).map_err(|error| Error::Call { what: "mkdir".to_owned(), why: error.to_string() })?;
+    std::fs::create_dir_all(&directory)
+        .map_err(|error| Error::Call { what: "mkdir".to_owned(), why: error.to_string() })?;
     let lake = Lake { scene: &scene, place: directory.join("table").display().to_string() };
     let schema = "day DATE, kind STRING, number INT";
     let value = |number: i64| json!({"day": format!("2026-01-{:02}", 1 + number % 3), "kind": ["a b", "c/d", ""][number as usize % 3], "number": number});
-    let records = |numbers: std::ops::Range<i64>| -> Vec<Record> { numbers.map(|number| at((number % 2) as i32, value(number).to_string())).collect() };
+    let records = |numbers: std::ops::Range<i64>| -> Vec<Record> {
+        numbers.map(|number| at((number % 2) as i32, value(number).to_string())).collect()
+    };
     scene.kafka.produce(&scene.topic, &records(0..60))?;
     let mut sluice = Sluice::worker(scene.kafka, scene.store)?;
     let mut config = config(&scene, &lake.place, json!({"value.converter.schema": schema, "partitionBy": "day,kind"}));
@@ -160,7 +163,8 @@ fn directory() -> Outcome {
     let description = lake.ask("description", json!({}))?;
     assert_eq!(description["partition_columns"], json!(["day", "kind"]));
     let rows = lake.ask("rows", json!({}))?;
-    let found = rows.as_array().into_iter().flatten().find(|row| row["number"] == json!(1)).cloned().unwrap_or_default();
+    let found =
+        rows.as_array().into_iter().flatten().find(|row| row["number"] == json!(1)).cloned().unwrap_or_default();
     assert_eq!((&found["day"], &found["kind"]), (&json!("2026-01-02"), &json!("c/d")));
 
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());

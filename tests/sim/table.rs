@@ -122,11 +122,13 @@ impl World {
             ("flush.size", "11".to_owned()),
             ("rotate.schedule.interval.ms", "1000".to_owned()),
         ];
-        let limits = FileLimits { part_bytes: 8 << 20, rows_bytes: 1 << 20, row_group_bytes: 1 << 20, row_group_rows: 1 << 20 };
+        let limits =
+            FileLimits { part_bytes: 8 << 20, rows_bytes: 1 << 20, row_group_bytes: 1 << 20, row_group_rows: 1 << 20 };
         let (mut recipe, schemas) = recipe(&pairs, 0, limits, &store);
         recipe.files.format = Arc::new(TableFormat::new(ParquetFormat::new("snappy").expect("a codec"), []));
         recipe.partitioner = Box::new(|| Box::new(ColumnsPartitioner::new(Vec::new())));
-        recipe.files.object_key = Arc::new(move |_, lane, _, first| format!("t/{}+{first}-{life}.parquet", lane.partition));
+        recipe.files.object_key =
+            Arc::new(move |_, lane, _, first| format!("t/{}+{first}-{life}.parquet", lane.partition));
         let authority: Arc<dyn Recovery> = Arc::new(Authority(table.clone()));
         let source = self.log.join_with(GROUP, Subscription::Topics(vec!["t".to_owned()]), Some(authority));
         let member = source.id();
@@ -154,12 +156,18 @@ impl World {
     async fn counts(&self, lane: i32) -> BTreeMap<i64, usize> {
         let mut counts = BTreeMap::new();
         for version in 0.. {
-            let Ok(commit) = self.objects.get(&Path::from(format!("t/_delta_log/{version:020}.json"))).await else { break };
+            let Ok(commit) = self.objects.get(&Path::from(format!("t/_delta_log/{version:020}.json"))).await else {
+                break;
+            };
             let text = commit.bytes().await.expect("in memory");
             for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 let line: Value = serde_json::from_slice(line).expect("JSON");
-                let Some(name) = line["add"]["path"].as_str().filter(|name| name.starts_with(&format!("{lane}+"))) else { continue };
-                let file = self.objects.get(&Path::from(format!("t/{name}"))).await.expect("what the log lists is there");
+                let Some(name) = line["add"]["path"].as_str().filter(|name| name.starts_with(&format!("{lane}+")))
+                else {
+                    continue;
+                };
+                let file =
+                    self.objects.get(&Path::from(format!("t/{name}"))).await.expect("what the log lists is there");
                 let rows = read_parquet(file.bytes().await.expect("in memory"));
                 let numbers = rows.column_by_name("n").expect("a column").as_primitive::<Int64Type>();
                 for number in numbers.iter().flatten() {
@@ -215,10 +223,12 @@ async fn live(seed: u64) {
         }
     };
     let lane = |number: i32| TopicPartition::new("t", number);
-    let is_done = || (0..LANES).all(|number| {
-        let committed = world.log.committed(GROUP, &lane(number)).map_or(0, |(offset, _)| offset.get());
-        committed == produced[number as usize]
-    });
+    let is_done = || {
+        (0..LANES).all(|number| {
+            let committed = world.log.committed(GROUP, &lane(number)).map_or(0, |(offset, _)| offset.get());
+            committed == produced[number as usize]
+        })
+    };
     let done = timeout(Duration::from_secs(300), async {
         while !is_done() {
             sleep(Duration::from_millis(100)).await;

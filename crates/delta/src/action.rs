@@ -39,7 +39,13 @@ pub(crate) struct Metadata(Map<String, Value>);
 
 impl Metadata {
     /// A new table with the columns of `schema`, a StructType.
-    pub(crate) fn new(id: &str, schema: &Value, partition_columns: &[String], properties: Map<String, Value>, now_ms: i64) -> Metadata {
+    pub(crate) fn new(
+        id: &str,
+        schema: &Value,
+        partition_columns: &[String],
+        properties: Map<String, Value>,
+        now_ms: i64,
+    ) -> Metadata {
         let metadata = json!({
             "id": id,
             "format": {"provider": "parquet", "options": {}},
@@ -61,7 +67,8 @@ impl Metadata {
 
     /// The columns as a StructType; the error says what is wrong with its text.
     pub(crate) fn schema(&self) -> Result<Value, String> {
-        let text = self.0.get("schemaString").and_then(Value::as_str).ok_or("the table's metadata has no schemaString")?;
+        let text =
+            self.0.get("schemaString").and_then(Value::as_str).ok_or("the table's metadata has no schemaString")?;
         serde_json::from_str(text).map_err(|error| format!("the table's schemaString is not JSON: {error}"))
     }
 
@@ -85,7 +92,12 @@ impl Metadata {
 
     /// The names of all table properties.
     pub(crate) fn properties(&self) -> impl Iterator<Item = &str> {
-        self.0.get("configuration").and_then(Value::as_object).into_iter().flat_map(|map| map.keys()).map(String::as_str)
+        self.0
+            .get("configuration")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(|map| map.keys())
+            .map(String::as_str)
     }
 }
 
@@ -197,7 +209,8 @@ mod tests {
     fn a_commit_is_written_as_other_writers_write_it() {
         let schema = json!({"type": "struct", "fields": []});
         let metadata = Metadata::new("id", &schema, &["p".to_owned()], Map::new(), 5);
-        let protocol = Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None };
+        let protocol =
+            Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None };
         let add = Add {
             path: "p=a%20b/x.parquet".to_owned(),
             partition_values: Map::from_iter([("p".to_owned(), json!("a b"))]),
@@ -231,7 +244,10 @@ mod tests {
         let metadata = seen.metadata.unwrap().with_schema(&json!({"type": "struct"}));
         assert_eq!(metadata.property("delta.appendOnly"), Some("true"));
         let text = to_lines(&[Action::Metadata(metadata)]);
-        assert!(text.contains(r#""future":{"x":1}"#) && text.contains(r#""schemaString":"{\"type\":\"struct\"}""#), "{text}");
+        assert!(
+            text.contains(r#""future":{"x":1}"#) && text.contains(r#""schemaString":"{\"type\":\"struct\"}""#),
+            "{text}"
+        );
         assert!(from_lines(b"{}\n{\"txn\":{\"appId\":3}}").unwrap_err().starts_with("line 2: "));
     }
 }

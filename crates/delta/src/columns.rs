@@ -31,10 +31,15 @@ fn check_fields(fields: &Fields, path: &str) -> Result<(), String> {
         let name = field.name();
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         if name.is_empty() || name.contains(NOT_IN_NAMES) {
-            return Err(format!("column {path:?}: names of columns must not be empty or hold one of \" ,;{{}}()=\" or breaks"));
+            return Err(format!(
+                "column {path:?}: names of columns must not be empty or hold one of \" ,;{{}}()=\" or breaks"
+            ));
         }
         if let Some(other) = fields[..number].iter().find(|other| is_same_name(other.name(), name)) {
-            return Err(format!("columns {} and {path} differ in case only, which tables do not tell apart", other.name()));
+            return Err(format!(
+                "columns {} and {path} differ in case only, which tables do not tell apart",
+                other.name()
+            ));
         }
         check_type(field.data_type(), &path)?;
     }
@@ -143,7 +148,10 @@ fn grow_struct(table: &mut Value, rows: &Value, path: &str) -> Result<bool, Stri
     for field in &known {
         let is_missing = !incoming.iter().any(|one| name(one) == name(field));
         if is_missing && field.get("nullable") == Some(&json!(false)) {
-            return Err(format!("column {} of the table must not be null and is not in the records", below(&name(field))));
+            return Err(format!(
+                "column {} of the table must not be null and is not in the records",
+                below(&name(field))
+            ));
         }
     }
     for field in &incoming {
@@ -221,7 +229,11 @@ mod tests {
         ]);
         let mut table = struct_type(&old).unwrap();
         table["fields"][0]["metadata"] = json!({"comment": "kept"});
-        assert_eq!(fit(&table, &schema(vec![Field::new("b", DataType::Int64, false)])), Ok(Fit::Fits), "fewer, never null");
+        assert_eq!(
+            fit(&table, &schema(vec![Field::new("b", DataType::Int64, false)])),
+            Ok(Fit::Fits),
+            "fewer, never null"
+        );
         let both = |name: &str| nested(vec![Field::new(name, DataType::Int32, false)]);
         let rows = schema(vec![
             Field::new("l", list(both("z")), true),
@@ -233,7 +245,10 @@ mod tests {
         assert!(text.contains(r#""metadata":{"comment":"kept"}"#), "{text}");
         let names: Vec<&Value> = grown["fields"].as_array().unwrap().iter().map(|field| &field["name"]).collect();
         assert_eq!(names, ["b", "s", "l", "new"]);
-        assert_eq!(grown["fields"][1]["type"]["fields"][1], json!({"name": "w", "type": "integer", "nullable": true, "metadata": {}}));
+        assert_eq!(
+            grown["fields"][1]["type"]["fields"][1],
+            json!({"name": "w", "type": "integer", "nullable": true, "metadata": {}})
+        );
         assert_eq!(grown["fields"][2]["type"]["elementType"]["fields"][1]["name"], "z");
         assert_eq!(fit(&grown, &rows), Ok(Fit::Fits), "and then they fit");
     }
@@ -242,10 +257,22 @@ mod tests {
     fn what_does_not_fit_is_named() {
         let mut table = struct_type(&schema(vec![Field::new("a", DataType::Int64, true)])).unwrap();
         let error = |table: &Value, field: Field| fit(table, &schema(vec![field])).unwrap_err();
-        assert_eq!(error(&table, Field::new("a", DataType::Utf8, true)), "column a is string in the records and long in the table");
-        assert_eq!(error(&table, Field::new("A", DataType::Int64, true)), "column A differs from a of the table in case only");
+        assert_eq!(
+            error(&table, Field::new("a", DataType::Utf8, true)),
+            "column a is string in the records and long in the table"
+        );
+        assert_eq!(
+            error(&table, Field::new("A", DataType::Int64, true)),
+            "column A differs from a of the table in case only"
+        );
         table["fields"][0]["nullable"] = json!(false);
-        assert_eq!(error(&table, Field::new("a", DataType::Int64, true)), "column a may be null in the records and must not be in the table");
-        assert_eq!(error(&table, Field::new("b", DataType::Int64, true)), "column a of the table must not be null and is not in the records");
+        assert_eq!(
+            error(&table, Field::new("a", DataType::Int64, true)),
+            "column a may be null in the records and must not be in the table"
+        );
+        assert_eq!(
+            error(&table, Field::new("b", DataType::Int64, true)),
+            "column a of the table must not be null and is not in the records"
+        );
     }
 }

@@ -18,8 +18,8 @@ use crate::log::{Log, ReadError};
 use crate::open::{OpenError, open};
 use crate::protocol::refusals;
 use crate::stats::stats;
-use crate::upkeep::{due, keep_up};
 use crate::table::{CommitError, Known, NewFile, Proposal, TableOptions};
+use crate::upkeep::{due, keep_up};
 
 /// Versions that a commit is tried for, one after the other.
 const ATTEMPTS_MAX: usize = 100;
@@ -74,7 +74,10 @@ impl Keeper {
         }
         if !refusals.is_empty() {
             let table = self.log.name_for_people();
-            return Err(CommitError::Refused(format!("the table {table} cannot be written to: {}", refusals.join(", "))));
+            return Err(CommitError::Refused(format!(
+                "the table {table} cannot be written to: {}",
+                refusals.join(", ")
+            )));
         }
         let (wanted, has) = (&self.options.partition_columns, state.metadata.partition_columns());
         match wanted {
@@ -94,8 +97,12 @@ impl Keeper {
     pub(crate) async fn reload(&mut self) -> Result<(), CommitError> {
         let asked_at = Instant::now();
         let found = open(&self.log).await.map_err(|error| match error {
-            OpenError::Unanswered(why) => CommitError::Unanswered(format!("could not read the table {}: {why}", self.log.name_for_people())),
-            OpenError::Broken(why) => CommitError::Refused(format!("could not read the table {}: {why}", self.log.name_for_people())),
+            OpenError::Unanswered(why) => {
+                CommitError::Unanswered(format!("could not read the table {}: {why}", self.log.name_for_people()))
+            }
+            OpenError::Broken(why) => {
+                CommitError::Refused(format!("could not read the table {}: {why}", self.log.name_for_people()))
+            }
         })?;
         if let Some(before) = &self.state {
             let id = found.as_ref().map(|state| state.metadata.id());
@@ -136,7 +143,9 @@ impl Keeper {
                     self.share(|_| {});
                     return Ok(());
                 }
-                Err(ReadError::Store(error)) if error.is_transient() => return Err(CommitError::Unanswered(error.to_string())),
+                Err(ReadError::Store(error)) if error.is_transient() => {
+                    return Err(CommitError::Unanswered(error.to_string()));
+                }
                 Err(ReadError::Store(error)) => return Err(CommitError::Refused(error.to_string())),
                 Err(ReadError::Broken(why)) => return Err(CommitError::Refused(why)),
             }
@@ -146,7 +155,11 @@ impl Keeper {
 
     /// The newest version.
     pub(crate) async fn look(&mut self) -> Result<Known, CommitError> {
-        if self.known_at.elapsed() > FRESH { self.reload().await? } else { self.catch_up().await? }
+        if self.known_at.elapsed() > FRESH {
+            self.reload().await?
+        } else {
+            self.catch_up().await?
+        }
         self.check()?;
         Ok(self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
@@ -168,18 +181,30 @@ impl Keeper {
         let mut answers: Vec<Option<Result<u64, CommitError>>> = vec![None; proposals.len()];
         for _ in 0..ATTEMPTS_MAX {
             if let Err(error) = self.step(proposals, &mut answers).await {
-                answers.iter_mut().filter(|answer| answer.is_none()).for_each(|answer| *answer = Some(Err(error.clone())));
+                answers
+                    .iter_mut()
+                    .filter(|answer| answer.is_none())
+                    .for_each(|answer| *answer = Some(Err(error.clone())));
             }
             if answers.iter().all(Option::is_some) {
                 break;
             }
         }
-        let busy = || CommitError::Unanswered(format!("{ATTEMPTS_MAX} versions of the table {} were taken by others", self.log.name_for_people()));
+        let busy = || {
+            CommitError::Unanswered(format!(
+                "{ATTEMPTS_MAX} versions of the table {} were taken by others",
+                self.log.name_for_people()
+            ))
+        };
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(busy()))).collect()
     }
 
     /// One attempt at one commit. An error is one for every proposal that has no answer yet.
-    async fn step(&mut self, proposals: &[Proposal], answers: &mut [Option<Result<u64, CommitError>>]) -> Result<(), CommitError> {
+    async fn step(
+        &mut self,
+        proposals: &[Proposal],
+        answers: &mut [Option<Result<u64, CommitError>>],
+    ) -> Result<(), CommitError> {
         if self.known_at.elapsed() > FRESH {
             self.reload().await?;
         } else if self.is_unsure {
@@ -229,7 +254,9 @@ impl Keeper {
 
     /// Upkeep goes on beside commits, one at a time.
     fn begin_upkeep(&mut self, version: u64) {
-        let Some(due) = self.state.as_ref().and_then(|state| due(version, &state.protocol, &state.metadata)) else { return };
+        let Some(due) = self.state.as_ref().and_then(|state| due(version, &state.protocol, &state.metadata)) else {
+            return;
+        };
         if self.upkeep.as_ref().is_none_or(JoinHandle::is_finished) {
             self.upkeep = Some(tokio::spawn(keep_up(self.log.clone(), due, (self.options.now_ms)())));
         }
@@ -240,20 +267,27 @@ impl Keeper {
         CommitError::Overtaken(format!(
             "the offsets {} to {} of {} are not appended to the table {}: it goes on at offset {at}, so somebody else wrote; \
              reading goes on from there",
-            wish.start, wish.end, wish.app_id, self.log.name_for_people()
+            wish.start,
+            wish.end,
+            wish.app_id,
+            self.log.name_for_people()
         ))
     }
 
     /// The table's columns when the files of `proposal` are in it.
     fn fitted(&self, schema: &Value, proposal: &Proposal) -> Result<Value, CommitError> {
-        let refused = |why: String| CommitError::Refused(format!("the records do not fit the table {}: {why}", self.log.name_for_people()));
+        let refused = |why: String| {
+            CommitError::Refused(format!("the records do not fit the table {}: {why}", self.log.name_for_people()))
+        };
         let mut schema = schema.clone();
         for file in &proposal.files {
             match fit(&schema, &file.schema).map_err(refused)? {
                 Fit::Fits => {}
                 Fit::Grows(grown) if self.options.merge_schema => schema = grown,
                 Fit::Grows(_) => {
-                    return Err(refused("they have columns that it lacks; set mergeSchema to true to add them".to_owned()));
+                    return Err(refused(
+                        "they have columns that it lacks; set mergeSchema to true to add them".to_owned(),
+                    ));
                 }
             }
         }
@@ -316,7 +350,11 @@ impl Keeper {
     }
 
     /// Makes the table with the columns of all proposals, without rows.
-    async fn create(&mut self, proposals: &[Proposal], answers: &mut [Option<Result<u64, CommitError>>]) -> Result<(), CommitError> {
+    async fn create(
+        &mut self,
+        proposals: &[Proposal],
+        answers: &mut [Option<Result<u64, CommitError>>],
+    ) -> Result<(), CommitError> {
         let mut schema: Option<Value> = None;
         for (proposal, answer) in proposals.iter().zip(answers.iter_mut()).filter(|(_, answer)| answer.is_none()) {
             for file in &proposal.files {
@@ -330,7 +368,10 @@ impl Keeper {
                 match grown {
                     Ok(grown) => schema = Some(grown),
                     Err(why) => {
-                        *answer = Some(Err(CommitError::Refused(format!("the table {} cannot be made: {why}", self.log.name_for_people()))));
+                        *answer = Some(Err(CommitError::Refused(format!(
+                            "the table {} cannot be made: {why}",
+                            self.log.name_for_people()
+                        ))));
                         break;
                     }
                 }
@@ -339,10 +380,16 @@ impl Keeper {
         let Some(schema) = schema.filter(|_| answers.iter().any(Option::is_none)) else { return Ok(()) };
         let protocol = protocol_for(&schema);
         let partition_columns = self.options.partition_columns.clone().unwrap_or_default();
-        let names = schema.get("fields").and_then(Value::as_array).into_iter().flatten().filter_map(|field| field.get("name"));
+        let names =
+            schema.get("fields").and_then(Value::as_array).into_iter().flatten().filter_map(|field| field.get("name"));
         let names: Vec<&Value> = names.collect();
-        if let Some(unknown) = partition_columns.iter().find(|column| !names.iter().any(|name| *name == column.as_str())) {
-            return Err(CommitError::Refused(format!("the table {} cannot be made: partitionBy names {unknown}, which the records do not have", self.log.name_for_people())));
+        if let Some(unknown) =
+            partition_columns.iter().find(|column| !names.iter().any(|name| *name == column.as_str()))
+        {
+            return Err(CommitError::Refused(format!(
+                "the table {} cannot be made: partitionBy names {unknown}, which the records do not have",
+                self.log.name_for_people()
+            )));
         }
         let now_ms = (self.options.now_ms)();
         let id = identity(self.options.seed, now_ms);

@@ -44,23 +44,22 @@ impl DeltaCommitter {
         let Some(first) = files.first() else { return Ok(None) };
         let app_id = app_id(&self.connector, &first.topic_partition);
         let wish = Wish { app_id, start: first.cut.start().get(), end: first.cut.end().get() };
-        let files = files.iter().map(|file| self.new_file(file)).collect::<Result<_, _>>()?;
+        let columns = self.table.peek(|known| known.partition_columns.clone());
+        let files = files.iter().map(|file| self.new_file(file, &columns)).collect::<Result<_, _>>()?;
         Ok(Some(Proposal { wish, files }))
     }
 
-    fn new_file(&self, file: &FinishedFile) -> Result<NewFile, PublishError> {
+    fn new_file(&self, file: &FinishedFile, columns: &[String]) -> Result<NewFile, PublishError> {
         let refused = |what: &str| PublishError::Refused(format!("could not append {} to a table: {what}", file.key));
         let location = self.table.location();
         let name = file.key.strip_prefix(location).map(|name| name.trim_start_matches('/'));
         let schema: &Schema = file.schema.as_deref().ok_or_else(|| refused("its rows have no schema"))?;
         let mut values = Map::new();
-        let columns = self.table.known().partition_columns;
-        if !columns.is_empty() {
-            let found = partition_values(&file.path);
-            for column in columns {
-                let (_, value) = found.iter().find(|(name, _)| *name == column).ok_or_else(|| refused("its path names no value for a partition column"))?;
-                values.insert(column, json!(value));
-            }
+        let found = if columns.is_empty() { Vec::new() } else { partition_values(&file.path) };
+        for column in columns {
+            let named = found.iter().find(|(name, _)| name == column);
+            let (_, value) = named.ok_or_else(|| refused("its path names no value for a partition column"))?;
+            values.insert(column.clone(), json!(value));
         }
         Ok(NewFile {
             name: name.ok_or_else(|| refused("it does not lie below the table"))?.to_owned(),
@@ -96,10 +95,8 @@ impl Committer for DeltaCommitter {
 
     /// The table's identity, once it knows the topic-partition: should it be gone later, that is seen.
     fn seal(&self, topic_partition: &TopicPartition) -> String {
-        let known = self.table.known();
-        match known.id.filter(|_| known.txns.contains_key(&app_id(&self.connector, topic_partition))) {
-            Some(id) => json!({ "delta": id }).to_string(),
-            None => String::new(),
-        }
+        let app_id = app_id(&self.connector, topic_partition);
+        let id = self.table.peek(|known| known.id.clone().filter(|_| known.txns.contains_key(&app_id)));
+        id.map_or(String::new(), |id| json!({ "delta": id }).to_string())
     }
 }

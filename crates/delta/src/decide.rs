@@ -79,7 +79,12 @@ mod tests {
     fn empty() -> TableState {
         TableState {
             version: 0,
-            protocol: Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None },
+            protocol: Protocol {
+                min_reader_version: 1,
+                min_writer_version: 2,
+                reader_features: None,
+                writer_features: None,
+            },
             metadata: Metadata::new("t", &json!({"type": "struct", "fields": []}), &[], Map::new(), 0),
             txns: BTreeMap::new(),
         }
@@ -171,8 +176,14 @@ mod tests {
                     match writer.state.standing(&open) {
                         Standing::Due => {}
                         Standing::Overtaken { .. } | Standing::Done if !checks => {}
-                        Standing::Done => { writer.open = None; continue }
-                        Standing::Overtaken { at } => { (writer.open, writer.at) = (None, at); continue }
+                        Standing::Done => {
+                            writer.open = None;
+                            continue;
+                        }
+                        Standing::Overtaken { at } => {
+                            (writer.open, writer.at) = (None, at);
+                            continue;
+                        }
                     }
                     let version = writer.state.version + 1;
                     let is_done = happens && put(&mut log, version, &open);

@@ -105,7 +105,8 @@ impl Log {
     pub(crate) async fn read(&self, version: u64) -> Result<Option<Seen>, ReadError> {
         let key = self.commit_key(version);
         let Some(bytes) = self.store.read(&key).await? else { return Ok(None) };
-        let broken = |why| ReadError::Broken(format!("could not read the commit {key} in {}: {why}", self.store.name()));
+        let broken =
+            |why| ReadError::Broken(format!("could not read the commit {key} in {}: {why}", self.store.name()));
         from_lines(&bytes).map(Some).map_err(broken)
     }
 }
@@ -121,8 +122,15 @@ impl LogStore for Log {
         read.map_err(|error| DeltaTableError::GenericError { source: Box::new(error) })
     }
 
-    async fn write_commit_entry(&self, version: Version, commit: CommitOrBytes, _: Uuid) -> Result<(), TransactionError> {
-        let CommitOrBytes::LogBytes(bytes) = commit else { return Err(TransactionError::VersionAlreadyExists(version)) };
+    async fn write_commit_entry(
+        &self,
+        version: Version,
+        commit: CommitOrBytes,
+        _: Uuid,
+    ) -> Result<(), TransactionError> {
+        let CommitOrBytes::LogBytes(bytes) = commit else {
+            return Err(TransactionError::VersionAlreadyExists(version));
+        };
         match self.store.create(&self.commit_key(version), bytes).await {
             Ok(Created::New) => Ok(()),
             Ok(Created::AlreadyThere) => Err(TransactionError::VersionAlreadyExists(version)),

@@ -125,19 +125,38 @@ mod tests {
     #[test]
     fn what_cannot_be_honoured_is_named() {
         let plain = || json!({"minReaderVersion": 1, "minWriterVersion": 2});
-        let column = |metadata: Value| json!([{"name": "s", "type": {"type": "struct", "fields": [
-            {"name": "a", "type": "long", "nullable": true, "metadata": metadata}]}, "nullable": true, "metadata": {}}]);
+        let column = |metadata: Value| {
+            json!([{"name": "s", "type": {"type": "struct", "fields": [
+            {"name": "a", "type": "long", "nullable": true, "metadata": metadata}]}, "nullable": true, "metadata": {}}])
+        };
         let none = || json!([]);
         let no_properties = || Value::Object(Map::new());
         for (protocol, properties, fields, expected) in [
-            (json!({"minReaderVersion": 4, "minWriterVersion": 8}), no_properties(), none(), "reader version 4, writer version 8"),
+            (
+                json!({"minReaderVersion": 4, "minWriterVersion": 8}),
+                no_properties(),
+                none(),
+                "reader version 4, writer version 8",
+            ),
             (
                 json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["magic"], "writerFeatures": ["magic", "rowTracking"]}),
-                no_properties(), none(), "table feature magic, table feature rowTracking",
+                no_properties(),
+                none(),
+                "table feature magic, table feature rowTracking",
             ),
             (plain(), json!({"delta.constraints.positive": "a > 0"}), none(), "CHECK constraint positive"),
-            (plain(), json!({"delta.columnMapping.mode": "name"}), none(), "table property delta.columnMapping.mode=name"),
-            (plain(), no_properties(), column(json!({"delta.generationExpression": "1"})), "column s.a with a generation expression"),
+            (
+                plain(),
+                json!({"delta.columnMapping.mode": "name"}),
+                none(),
+                "table property delta.columnMapping.mode=name",
+            ),
+            (
+                plain(),
+                no_properties(),
+                column(json!({"delta.generationExpression": "1"})),
+                "column s.a with a generation expression",
+            ),
             (plain(), no_properties(), column(json!({"delta.identity.start": 1})), "column s.a with an identity"),
             (plain(), no_properties(), column(json!({"delta.invariants": "{}"})), "column s.a with an invariant"),
         ] {

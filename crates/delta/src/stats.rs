@@ -52,7 +52,8 @@ impl Indexed {
             let path = |name: &str| name.split('.').map(|part| part.trim().trim_matches('`').to_owned()).collect();
             return Indexed::Named(names.split(',').map(path).collect());
         }
-        let count = metadata.property("delta.dataSkippingNumIndexedCols").and_then(|text| text.trim().parse::<i64>().ok());
+        let count =
+            metadata.property("delta.dataSkippingNumIndexedCols").and_then(|text| text.trim().parse::<i64>().ok());
         let count = count.map_or(INDEXED_COLUMNS, |count| usize::try_from(count).unwrap_or(usize::MAX));
         let (mut leaves, in_paths) = (Vec::new(), metadata.partition_columns());
         for field in fields(table) {
@@ -180,7 +181,12 @@ mod tests {
             column(&["day"], 0, Some(Bound::Date(-1)), Some(Bound::Date(19_000))),
             column(&["s", "x"], 2, Some(Bound::Text("short".into())), Some(Bound::Text("z".into()))),
             column(&["s", "y"], 0, long.clone(), long),
-            column(&["dec"], 0, Some(Bound::Decimal { unscaled: -1234, scale: 2 }), Some(Bound::Decimal { unscaled: i128::MAX, scale: 0 })),
+            column(
+                &["dec"],
+                0,
+                Some(Bound::Decimal { unscaled: -1234, scale: 2 }),
+                Some(Bound::Decimal { unscaled: i128::MAX, scale: 0 }),
+            ),
             column(&["bin"], 3, None, None),
         ];
         let table = json!({"type": "struct", "fields": [

@@ -146,7 +146,12 @@ impl Table {
 
     /// What is known without asking the store.
     pub fn known(&self) -> Known {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.peek(Known::clone)
+    }
+
+    /// A part of what is known without asking the store.
+    pub(crate) fn peek<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
+        look(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Its directory in the store.

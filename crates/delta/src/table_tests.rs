@@ -126,7 +126,11 @@ async fn a_commit_without_contention_is_one_request_and_a_table_is_opened_by_few
     let before = requests();
     assert_eq!(other.look().await.unwrap().version, 22);
     let after = requests();
-    assert_eq!([0, 1, 2, 3].map(|kind| after[kind] - before[kind]), [0, 1, 0, 0], "a look is one GET: PUT, GET, HEAD, LIST");
+    assert_eq!(
+        [0, 1, 2, 3].map(|kind| after[kind] - before[kind]),
+        [0, 1, 0, 0],
+        "a look is one GET: PUT, GET, HEAD, LIST"
+    );
 }
 
 #[tokio::test]
@@ -142,7 +146,10 @@ async fn a_table_is_made_by_the_first_commit_and_every_commit_says_who_did_it() 
     assert_eq!(log.len(), 2);
     assert_eq!(log[0][1]["protocol"]["minWriterVersion"], 7, "times without a zone are a feature");
     assert_eq!(log[0][2]["metaData"]["configuration"], json!({"delta.appendOnly": "true"}));
-    assert_eq!((&log[1][0]["commitInfo"]["operation"], &log[1][0]["commitInfo"]["readVersion"]), (&json!("STREAMING UPDATE"), &json!(0)));
+    assert_eq!(
+        (&log[1][0]["commitInfo"]["operation"], &log[1][0]["commitInfo"]["readVersion"]),
+        (&json!("STREAMING UPDATE"), &json!(0))
+    );
     assert_eq!(log[1][1]["txn"], json!({"appId": "c:t:0", "version": 9, "lastUpdated": 1_700_000_000_000i64}));
     assert_eq!(log[1][2]["add"]["stats"], r#"{"numRecords":4,"minValues":{},"maxValues":{},"nullCount":{}}"#);
     assert_eq!(table.known().id.as_deref(), log[0][2]["metaData"]["id"].as_str());
@@ -185,13 +192,21 @@ async fn new_columns_are_added_by_a_commit_of_their_own_or_refused() {
     let log = log(&objects).await;
     let schemas = log.iter().flatten().filter_map(|line| line["metaData"]["schemaString"].as_str());
     let last: Value = serde_json::from_str(schemas.last().unwrap()).unwrap();
-    let mut names: Vec<&str> = last["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
+    let mut names: Vec<&str> =
+        last["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["a", "b", "c", "d"]);
-    let mixed = log.iter().filter(|lines| lines.iter().any(|line| line.get("metaData").is_some()) && lines.iter().any(|line| line.get("add").is_some()));
+    let mixed = log.iter().filter(|lines| {
+        lines.iter().any(|line| line.get("metaData").is_some()) && lines.iter().any(|line| line.get("add").is_some())
+    });
     assert_eq!(mixed.count(), 0, "columns come in commits of their own");
-    let error = one.commit(proposal_of("c:t:0", 1, 2, "w", Arc::new(Schema::new(vec![Field::new("a", DataType::Utf8, true)])))).await;
-    assert!(matches!(&error, Err(CommitError::Refused(why)) if why.contains("column a is string in the records and long in the table")), "{error:?}");
+    let error = one
+        .commit(proposal_of("c:t:0", 1, 2, "w", Arc::new(Schema::new(vec![Field::new("a", DataType::Utf8, true)]))))
+        .await;
+    assert!(
+        matches!(&error, Err(CommitError::Refused(why)) if why.contains("column a is string in the records and long in the table")),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -207,7 +222,12 @@ async fn a_table_that_cannot_be_honoured_is_refused_at_start_and_when_it_becomes
         assert!(matches!(&error, CommitError::Refused(why) if why.contains("CHECK constraint positive")), "{error}");
     }
     let partitioned = TableOptions { partition_columns: Some(vec!["a".to_owned()]), ..options(1) };
-    put(&objects, 2, &table_lines(json!([long("a")]), json!({"delta.logRetentionDuration": "interval 5 minutes"}))[1..]).await;
+    put(
+        &objects,
+        2,
+        &table_lines(json!([long("a")]), json!({"delta.logRetentionDuration": "interval 5 minutes"}))[1..],
+    )
+    .await;
     let error = Table::open(store(objects.clone()), partitioned.clone()).await.unwrap_err();
     assert!(error.to_string().contains("delta.logRetentionDuration=interval 5 minutes"), "{error}");
     put(&objects, 3, &table_lines(json!([long("a")]), json!({}))[1..]).await;
@@ -271,11 +291,14 @@ async fn play(seed: u64) -> Vec<Vec<Value>> {
     });
     let apps = ["c:t:0", "c:t:1"];
     let workers = (0..3).map(|number| {
-        let (store, mut dice) = (store(Arc::new(faulty.handle(&number.to_string()))), StdRng::seed_from_u64(seed * 7 + number));
+        let (store, mut dice) =
+            (store(Arc::new(faulty.handle(&number.to_string()))), StdRng::seed_from_u64(seed * 7 + number));
         async move {
             for life in 0..6 {
                 tokio::time::sleep(Duration::from_millis(dice.random_range(0..4_000))).await;
-                let Ok(table) = Table::open(store.clone(), options(seed * 100 + number * 10 + life)).await else { continue };
+                let Ok(table) = Table::open(store.clone(), options(seed * 100 + number * 10 + life)).await else {
+                    continue;
+                };
                 let span = Duration::from_millis(dice.random_range(100..9_000));
                 // A life ends by a crash: whatever is on its way then is forgotten.
                 let _ = tokio::time::timeout(span, live(&table, &mut dice, apps, &format!("{number}.{life}"))).await;

@@ -88,7 +88,10 @@ mod tests {
         assert_eq!(found(0, json!({}), &[]), None);
         assert_eq!(found(99, json!({}), &[]), None);
         assert_eq!(found(200, json!({}), &[]), Some(Due { version: 200, retention: month }));
-        assert_eq!(found(10, json!({"delta.checkpointInterval": "10"}), &[]), Some(Due { version: 10, retention: month }));
+        assert_eq!(
+            found(10, json!({"delta.checkpointInterval": "10"}), &[]),
+            Some(Due { version: 10, retention: month })
+        );
         let day = json!({"delta.logRetentionDuration": "interval 1 day"});
         assert_eq!(found(100, day, &[]).unwrap().retention, Some(Duration::from_secs(24 * 60 * 60)));
         assert_eq!(found(100, json!({"delta.enableExpiredLogCleanup": "false"}), &[]).unwrap().retention, None);

@@ -416,7 +416,8 @@ impl Assembly for House {
         let settings = Settings::new(config.clone());
         let tasks = settings.size(&supervisor::keys::TASKS_MAX).unwrap_or(1).max(1);
         let mut task = config.clone();
-        let class = if is_table(&settings) { "sluice.delta.DeltaSinkTask" } else { "io.confluent.connect.s3.S3SinkTask" };
+        let class =
+            if is_table(&settings) { "sluice.delta.DeltaSinkTask" } else { "io.confluent.connect.s3.S3SinkTask" };
         task.insert("task.class".to_owned(), class.to_owned());
         vec![task; tasks]
     }

@@ -199,7 +199,9 @@ impl Place {
         };
         if let Some((scheme, rest)) = trimmed.split_once("://").filter(|(scheme, _)| *scheme != "file") {
             if !["s3", "s3a", "s3n"].contains(&scheme) {
-                return Err(format!("there are no tables in {scheme}:// stores yet: use s3://, file:// or a local directory"));
+                return Err(format!(
+                    "there are no tables in {scheme}:// stores yet: use s3://, file:// or a local directory"
+                ));
             }
             let (bucket, location) = below(rest);
             if bucket.is_empty() || location.is_empty() {
@@ -244,7 +246,10 @@ pub(crate) fn translated(settings: &Settings) -> Result<Settings, Invalid> {
         set("store.url", store);
     }
     set("s3.bucket.name", place.bucket);
-    set("topics.dir", if place.location.is_empty() { "_sluice".to_owned() } else { format!("{}/_sluice", place.location) });
+    set(
+        "topics.dir",
+        if place.location.is_empty() { "_sluice".to_owned() } else { format!("{}/_sluice", place.location) },
+    );
     set("format.class", "parquet".to_owned());
     set("flush.size", i32::MAX.to_string());
     set("flush.bytes", settings.long(&FLUSH_BYTES)?.to_string());
@@ -408,8 +413,12 @@ impl Recovery for TableRecovery {
         let table = self.table.location();
         let why = match (metadata.is_empty(), sealed_by(metadata)) {
             (true, _) => return Ok(()),
-            (false, Some(id)) => format!("was written up to offset {offset} to the table {id}, but {table} does not know it: was that table lost, or path changed?"),
-            (false, None) => format!("has a plan of another kind of connector at offset {offset}: run that one until its lag is 0"),
+            (false, Some(id)) => format!(
+                "was written up to offset {offset} to the table {id}, but {table} does not know it: was that table lost, or path changed?"
+            ),
+            (false, None) => {
+                format!("has a plan of another kind of connector at offset {offset}: run that one until its lag is 0")
+            }
         };
         Err(source::Error::OffsetLost(format!(
             "{topic_partition} {why} To go on there all the same, set the group's offset with sluice offsets"
@@ -470,6 +479,9 @@ mod tests {
         assert!(!config.contains_key("partitioner.class"));
         assert_eq!(check(&given), []);
         let both = settings(&[("subscribe", "a"), ("topics", "a"), ("trigger", "1 second")]);
-        assert_eq!(check(&both).iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), ["subscribe", "trigger"]);
+        assert_eq!(
+            check(&both).iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(),
+            ["subscribe", "trigger"]
+        );
     }
 }

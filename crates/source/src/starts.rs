@@ -152,7 +152,9 @@ impl Starts<'_> {
             let (mut metadata, written_for) = unstamped(&entry.metadata);
             let other_topic = written_for.zip(topic_ids.get(&*lane.topic).cloned()).filter(|(then, now)| then != now);
             let known = match (Offset::new(entry.offset), recovered.remove(&lane)) {
-                (Some(offset), Some(found)) if offset == found.start => Some((offset, found.metadata, Known::Committed)),
+                (Some(offset), Some(found)) if offset == found.start => {
+                    Some((offset, found.metadata, Known::Committed))
+                }
                 (_, Some(found)) => Some((found.start, found.metadata, Known::Recovered)),
                 (Some(offset), None) => {
                     if let Some(authority) = &authority {

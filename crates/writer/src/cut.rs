@@ -314,7 +314,9 @@ impl OpenCut {
             |view: View, context: &Arc<FileContext>, schema: Option<SchemaRef>, name: &Option<Arc<ValueSchema>>| {
                 let key = (context.object_key)(view, &self.whose.topic_partition, path, first);
                 match context.store.path("create", &key) {
-                    Ok(_) => Ok(OpenFile::new(Arc::clone(context), view, key, Arc::clone(path), first, schema, name.clone())),
+                    Ok(_) => {
+                        Ok(OpenFile::new(Arc::clone(context), view, key, Arc::clone(path), first, schema, name.clone()))
+                    }
                     Err(error) => Err(Error::Rows { key, at: rows.position(0).to_string(), reason: error.to_string() }),
                 }
             };

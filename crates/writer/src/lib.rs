@@ -88,8 +88,8 @@ pub use s3::{
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ENABLE_CONDITIONAL_WRITES, RETRY_BACKOFF_MS, S3_BUCKET_NAME,
     S3_CREDENTIALS_PROVIDER_CLASS, S3_PART_RETRIES, S3_PART_SIZE, S3_REGION, S3_RETRY_BACKOFF_MS, STORE_URL,
 };
-pub use statistics::{Bound, ColumnStatistics, FileStatistics};
 pub use s3_client::{S3_PATH_STYLE_ACCESS_ENABLED, S3_WAN_MODE};
+pub use statistics::{Bound, ColumnStatistics, FileStatistics};
 pub use store::{Abilities, Created, RetryRules, Store};
 pub use table_format::{TableFormat, table_schema};
 pub use tagging::{S3_OBJECT_BEHAVIOR_ON_TAGGING_ERROR, S3_OBJECT_TAGGING, S3_OBJECT_TAGGING_KEY_VALUE_PAIRS, Tagging};
@@ -142,7 +142,8 @@ pub mod zone;
 
 pub use layout::Layout;
 pub use partition::{
-    BuildPartitioner, ColumnsPartitioner, PARTITIONERS, Partitioner, Placed, Split, partition_values, partitioner_plugin,
+    BuildPartitioner, ColumnsPartitioner, PARTITIONERS, Partitioner, Placed, Split, partition_values,
+    partitioner_plugin,
 };
 pub use rotation::{CutState, Rotation, Verdict};
 pub use timestamp::EXTRACTORS;

@@ -208,7 +208,8 @@ mod tests {
     use arrow::array::{Decimal128Array, Float64Array, Int32Array, StringArray, TimestampMillisecondArray};
 
     fn file(rows: &[StructArray], in_paths: &[&str]) -> (Bytes, FileStatistics) {
-        let format = TableFormat::new(ParquetFormat::new("snappy").unwrap(), in_paths.iter().map(|name| (*name).into()));
+        let format =
+            TableFormat::new(ParquetFormat::new("snappy").unwrap(), in_paths.iter().map(|name| (*name).into()));
         let schema = Arc::new(Schema::new(rows[0].fields().clone()));
         let mut encoder = format.open(&schema, None, &FileFooter::default()).unwrap();
         for rows in rows {
@@ -258,7 +259,11 @@ mod tests {
         let (_, statistics) = file(&[rows(vec![("a", nan), ("s", inner), ("b", plain)])], &[]);
         for (path, max) in [(&["a"][..], None), (&["s", "x"], Some(7.0)), (&["s", "y"], None), (&["b"], Some(7.0))] {
             let column = column(&statistics, path);
-            assert_eq!((&column.min, &column.max, column.nulls), (&Some(Bound::Double(-2.0)), &max.map(Bound::Double), Some(1)), "{path:?}");
+            assert_eq!(
+                (&column.min, &column.max, column.nulls),
+                (&Some(Bound::Double(-2.0)), &max.map(Bound::Double), Some(1)),
+                "{path:?}"
+            );
         }
     }
 

@@ -177,10 +177,12 @@ impl Loop {
                 lane.ledger.plan(range, metadata).map_err(defect)?;
                 lane.waiting_for_plan = Some(reply);
             }
-            FromLane::Ready { range, plan: PlanNeeded::Held, reply } => match lane.ledger.replay(range).map_err(defect)? {
-                true => drop(reply.send(())),
-                false => lane.waiting_for_plan = Some(reply),
-            },
+            FromLane::Ready { range, plan: PlanNeeded::Held, reply } => {
+                match lane.ledger.replay(range).map_err(defect)? {
+                    true => drop(reply.send(())),
+                    false => lane.waiting_for_plan = Some(reply),
+                }
+            }
             FromLane::Ready { range, plan: PlanNeeded::None, reply } => {
                 lane.ledger.unplanned(range).map_err(defect)?;
                 let _ = reply.send(());

@@ -35,10 +35,15 @@ impl ColumnsPartitioner {
         };
         let mut texts = Vec::with_capacity(self.columns.len());
         for name in &self.columns {
-            let column = values.column_by_name(name).ok_or_else(|| format!("there is no field {name} to partition by"))?;
+            let column =
+                values.column_by_name(name).ok_or_else(|| format!("there is no field {name} to partition by"))?;
             let is_plain = matches!(
                 column.data_type(),
-                DataType::Boolean | DataType::Utf8 | DataType::Date32 | DataType::Timestamp(_, _) | DataType::Decimal128(_, _)
+                DataType::Boolean
+                    | DataType::Utf8
+                    | DataType::Date32
+                    | DataType::Timestamp(_, _)
+                    | DataType::Decimal128(_, _)
             );
             if !is_plain && !column.data_type().is_signed_integer() {
                 return Err(format!("field {name} is {}, by which tables are not partitioned", column.data_type()));
