@@ -394,8 +394,8 @@ pub enum Stage {
     ValueConverter,
     /// Header converter.
     HeaderConverter,
-    /// A transform or predicate.
-    Transformation,
+    /// A transform or its predicate; upstream's class of that transform.
+    Transformation(&'static str),
     /// Partitioner, projection or writer.
     TaskPut,
 }
@@ -407,7 +407,7 @@ impl Stage {
             Stage::KeyConverter => "KEY_CONVERTER",
             Stage::ValueConverter => "VALUE_CONVERTER",
             Stage::HeaderConverter => "HEADER_CONVERTER",
-            Stage::Transformation => "TRANSFORMATION",
+            Stage::Transformation(_) => "TRANSFORMATION",
             Stage::TaskPut => "TASK_PUT",
         }
     }
