@@ -54,7 +54,7 @@ pub use file_context::{FileContext, FileLimits, ObjectKey};
 pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format, LabelPlace, Mark, format};
 pub use json_format::{JSON_DECIMAL_FORMAT, JsonFormat};
 pub use label::{Label, LabelRead};
-pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues};
+pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues, REPORT_NULL_VALUES_TO_DLQ};
 pub use orphans::{OrphanedUpload, UPLOAD_ORPHAN_AGE_MS, orphan_age};
 pub use parquet_format::{
     PARQUET_CODEC, PARQUET_COMPRESSION_LEVEL, PARQUET_DATA_PAGE_BYTES, PARQUET_DICTIONARY_ENABLED,
