@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod bad_input;
 mod conformance;
+mod dead_letters;
 mod files;
 mod frontier;
 mod groups;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             frontier::TESTS,
             recovery::TESTS,
             registry::TESTS,
+            dead_letters::TESTS,
             store_faults::TESTS,
             files::TESTS,
             memory::TESTS,

@@ -5,13 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
-use pipeline::{Recipe, Tolerance, TopicSchemas};
+use pipeline::{ConverterClasses, ErrorRules, Recipe, TopicSchemas};
 use schema::{BuildConverter, CONVERTERS, Converter, KEY_CONVERTER, Part, TableSchema, VALUE_CONVERTER, VALUE_SCHEMA};
 use transform::Chain;
 use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, partitioner_plugin};
 
+use crate::dead_letters;
+
 /// The converter that reads values when neither connector nor worker names one.
 const DEFAULT_CONVERTER: &str = "json";
+
+/// The converter that reads headers.
+const HEADER_CONVERTER: &str = "org.apache.kafka.connect.storage.SimpleHeaderConverter";
 
 /// Settings that shape the names and rows of a cut, besides those of converters and transforms. A plan that was made under
 /// others must not be replayed. Where cuts end (`flush.*`, `rotate.*`) is not among them, for a plan has its end; nor is what
@@ -80,11 +85,12 @@ fn given_schema(settings: &Settings) -> Result<Option<TableSchema>, Invalid> {
     }
 }
 
-fn tolerance(settings: &Settings) -> Result<Tolerance, Invalid> {
-    Ok(match settings.required_string(&supervisor::keys::ERRORS_TOLERANCE)?.as_str() {
-        "all" => Tolerance::All,
-        _ => Tolerance::None,
-    })
+/// What becomes of bad records, under the names of the converters that `value` and `key` are. A key that nobody reads
+/// decoded is not converted, so nobody is to blame for it.
+fn errors(settings: &Settings, value: &ChosenConverter, key: Option<&ChosenConverter>) -> Result<ErrorRules, Invalid> {
+    let class = |chosen: &ChosenConverter| dead_letters::class(chosen.plugin);
+    let classes = ConverterClasses { key: key.map_or("", class), value: class(value), header: HEADER_CONVERTER };
+    dead_letters::rules(settings, classes)
 }
 
 /// Of all that shapes names and rows. A given schema counts by what it says: its key may only name a file.
@@ -120,7 +126,7 @@ pub(crate) struct Dry {
     pub(crate) format: Arc<dyn writer::Format>,
     limits: FileLimits,
     null_values: NullValues,
-    tolerance: Tolerance,
+    errors: ErrorRules,
     given_schema: Option<TableSchema>,
     fingerprint: Fingerprint,
     value: ChosenConverter,
@@ -150,7 +156,7 @@ impl Dry {
             layout: Layout::new(settings, format.extension())?,
             limits: FileLimits::new(settings)?,
             null_values: NullValues::new(settings)?,
-            tolerance: tolerance(settings)?,
+            errors: errors(settings, &value, key.as_ref())?,
             fingerprint: fingerprint(settings, &value, key.as_ref(), given_schema.as_ref(), keys),
             given_schema,
             format,
@@ -179,7 +185,7 @@ impl Dry {
             }),
             rotation: self.rotation,
             null_values: self.null_values,
-            tolerance: self.tolerance,
+            errors: self.errors,
             files: FileContext {
                 store: store.clone(),
                 format: self.format,
