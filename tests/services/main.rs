@@ -16,8 +16,10 @@ mod recovery;
 mod registry;
 mod settings;
 mod store_faults;
+mod store_features;
 mod streams;
 mod support;
+mod views;
 
 fn main() -> ExitCode {
     tests::ring::main(
@@ -33,7 +35,9 @@ fn main() -> ExitCode {
             registry::TESTS,
             dead_letters::TESTS,
             store_faults::TESTS,
+            store_features::TESTS,
             files::TESTS,
+            views::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]
