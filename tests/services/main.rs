@@ -18,6 +18,7 @@ mod store_faults;
 mod store_features;
 mod streams;
 mod support;
+mod views;
 
 fn main() -> ExitCode {
     tests::ring::main(
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             store_faults::TESTS,
             store_features::TESTS,
             files::TESTS,
+            views::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]

@@ -33,11 +33,13 @@ mod format;
 mod held;
 mod json_format;
 mod json_text;
+mod kafka_columns;
 mod label;
 mod null_values;
 mod open_file;
 mod orphans;
 mod parquet_format;
+mod parquet_keys;
 mod probe;
 mod proxy;
 mod publish;
@@ -52,6 +54,7 @@ mod s3_requests;
 mod store;
 mod tagging;
 mod upload;
+mod views;
 
 pub use assume_role::{STS_REGION, STS_ROLE_ARN, STS_ROLE_EXTERNAL_ID, STS_ROLE_SESSION_NAME};
 pub use avro_format::{AVRO_CODEC, AvroFormat, CONNECT_META_DATA};
@@ -66,12 +69,15 @@ pub use faulty::{Fate, FaultyStore, Happened, Request};
 pub use file_context::{FileContext, FileLimits, ObjectKey};
 pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format, LabelPlace, Mark, format};
 pub use json_format::{JSON_DECIMAL_FORMAT, JsonFormat};
+pub use kafka_columns::{KAFKA_COLUMNS, KAFKA_COLUMNS_PREFIX, KafkaColumns, NameClash, WithColumns};
 pub use label::{Label, LabelRead};
-pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues};
+pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues, TOMBSTONE_ENCODED_PARTITION};
 pub use orphans::{OrphanedUpload, UPLOAD_ORPHAN_AGE_MS, orphan_age};
-pub use parquet_format::{
-    PARQUET_CODEC, PARQUET_COMPRESSION_LEVEL, PARQUET_DATA_PAGE_BYTES, PARQUET_DICTIONARY_ENABLED,
-    PARQUET_ROW_GROUP_BYTES, ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview,
+pub use parquet_format::{ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview};
+pub use parquet_keys::{
+    PARQUET_BLOOM_FILTER_COLUMNS, PARQUET_BLOOM_FILTER_FPP, PARQUET_BLOOM_FILTER_NDV, PARQUET_CODEC,
+    PARQUET_COMPRESSION_LEVEL, PARQUET_DATA_PAGE_BYTES, PARQUET_DICTIONARY_ENABLED, PARQUET_PAGE_INDEX_ENABLED,
+    PARQUET_ROW_GROUP_BYTES, PARQUET_STATISTICS_ENABLED,
 };
 pub use probe::{Conditional, Probe};
 pub use proxy::{S3_PROXY_PASSWORD, S3_PROXY_URL, S3_PROXY_USER};
@@ -83,6 +89,9 @@ pub use s3::{
 pub use s3_client::{S3_PATH_STYLE_ACCESS_ENABLED, S3_WAN_MODE};
 pub use store::{Abilities, Created, RetryRules, Store};
 pub use tagging::{S3_OBJECT_BEHAVIOR_ON_TAGGING_ERROR, S3_OBJECT_TAGGING, S3_OBJECT_TAGGING_KEY_VALUE_PAIRS, Tagging};
+pub use views::{
+    HEADERS_FORMAT_CLASS, KEYS_FORMAT_CLASS, STORE_KAFKA_HEADERS, STORE_KAFKA_KEYS, View, ViewFormat, Views,
+};
 
 /// Keys of formats, stores and records without a value; those of a single format stand in [`FORMATS`].
 pub const STORE_KEYS: &[&[model::Key]] = &[
@@ -97,12 +106,14 @@ pub const STORE_KEYS: &[&[model::Key]] = &[
     publish::KEYS,
     orphans::KEYS,
     null_values::KEYS,
+    kafka_columns::KEYS,
+    views::KEYS,
     reserved::KEYS,
 ];
 
 /// What is wrong with those keys together, each problem with the key to blame.
 pub fn check_store_keys(settings: &model::Settings) -> Vec<model::Invalid> {
-    let checks = [format::check, s3::check, tagging::check, null_values::check, reserved::check];
+    let checks = [format::check, s3::check, tagging::check, views::check, kafka_columns::check, reserved::check];
     checks.iter().flat_map(|check| check(settings)).collect()
 }
 
