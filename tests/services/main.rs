@@ -13,10 +13,12 @@ mod memory;
 mod outside;
 mod recovery;
 mod registry;
+mod registry_access;
 mod settings;
 mod store_faults;
 mod streams;
 mod support;
+mod types;
 
 fn main() -> ExitCode {
     tests::ring::main(
@@ -30,8 +32,10 @@ fn main() -> ExitCode {
             frontier::TESTS,
             recovery::TESTS,
             registry::TESTS,
+            registry_access::TESTS,
             store_faults::TESTS,
             files::TESTS,
+            types::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]
