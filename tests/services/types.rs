@@ -80,7 +80,8 @@ const ALL_CODECS: &[Format] = &[
     parquet("gzip", "GZIP", ALL),
     parquet("brotli", "BROTLI", ALL),
     parquet("lz4_raw", "LZ4", ALL),
-    parquet("lz4", "LZ4", ALL),
+    // pyarrow reads Hadoop's framing, but has no name for it.
+    parquet("lz4", "UNKNOWN", ALL),
     avro("null"),
     avro("snappy"),
     avro("bzip2"),

@@ -30,6 +30,10 @@ class Map(list):
     """Pairs of a map, in order."""
 
 
+class Entries(Map):
+    """Pairs of a map whose keys are no texts."""
+
+
 TEXTS = ["", "ä", "東京 😀", "a\0b", "line\nbreak\u2028\"\\", "x" * 1000]
 BYTES = [b"", b"\0\xff", bytes(range(256))]
 SINGLES = [Single(value) for value in (0.0, -0.0, 1.5, 3.4028234663852886e38, 1.401298464324817e-45, math.nan, math.inf, -math.inf)]
@@ -105,7 +109,7 @@ AVRO_WIDE = [
 ]
 
 
-def connect(kind, name=None, **more):
+def connect_type(kind, name=None, **more):
     schema = {"type": kind, **more}
     if name:
         schema["name"] = f"org.apache.kafka.connect.data.{name}"
@@ -137,30 +141,30 @@ def in_base64(values):
 
 
 ENVELOPE = [
-    Column("an_int8", connect("int8"), [0, 127, -128]),
-    Column("an_int16", connect("int16"), [0, 32767, -32768]),
-    Column("an_int32", connect("int32"), INTS),
-    Column("an_int64", connect("int64"), LONGS),
-    Column("a_float", connect("float"), [value for value in SINGLES if math.isfinite(value)]),
-    Column("a_double", connect("double"), [value for value in DOUBLES if math.isfinite(value)]),
-    Column("a_boolean", connect("boolean"), [True, False]),
-    Column("a_string", connect("string"), TEXTS),
-    Column("some_bytes", connect("bytes"), in_base64(BYTES), BYTES),
-    Column("a_decimal", connect("bytes", "Decimal", parameters={"scale": "2"}), [unscaled(value) for value in SMALL], SMALL),
-    Column("a_large_decimal", connect("bytes", "Decimal", parameters={"scale": "10", "connect.decimal.precision": "38"}),
+    Column("an_int8", connect_type("int8"), [0, 127, -128]),
+    Column("an_int16", connect_type("int16"), [0, 32767, -32768]),
+    Column("an_int32", connect_type("int32"), INTS),
+    Column("an_int64", connect_type("int64"), LONGS),
+    Column("a_float", connect_type("float"), [value for value in SINGLES if math.isfinite(value)]),
+    Column("a_double", connect_type("double"), [value for value in DOUBLES if math.isfinite(value)]),
+    Column("a_boolean", connect_type("boolean"), [True, False]),
+    Column("a_string", connect_type("string"), TEXTS),
+    Column("some_bytes", connect_type("bytes"), in_base64(BYTES), BYTES),
+    Column("a_decimal", connect_type("bytes", "Decimal", parameters={"scale": "2"}), [unscaled(value) for value in SMALL], SMALL),
+    Column("a_large_decimal", connect_type("bytes", "Decimal", parameters={"scale": "10", "connect.decimal.precision": "38"}),
            [unscaled(value) for value in LARGE], LARGE),
-    Column("a_date", connect("int32", "Date"), days(DATES), DATES),
-    Column("a_time", connect("int32", "Time"), day_millis(TIMES), TIMES),
-    Column("an_instant", connect("int64", "Timestamp"), millis(MILLIS), MILLIS),
-    Column("maybe", connect("string", optional=True), [None, "x"]),
-    Column("with_default", connect("int32", optional=True, default=7), [None, 1], [7, 1]),
-    Column("a_list", connect("array", items=connect("int64", optional=True)), [[], [1, None, 2**63 - 1]]),
-    Column("lists", connect("array", items=connect("array", items=connect("string"))), [[], [[], ["a"]]]),
-    Column("a_map", connect("map", keys=connect("string"), values=connect("double", optional=True)), [{}, {"k": 1.5, "ö": None}],
+    Column("a_date", connect_type("int32", "Date"), days(DATES), DATES),
+    Column("a_time", connect_type("int32", "Time"), day_millis(TIMES), TIMES),
+    Column("an_instant", connect_type("int64", "Timestamp"), millis(MILLIS), MILLIS),
+    Column("maybe", connect_type("string", optional=True), [None, "x"]),
+    Column("with_default", connect_type("int32", optional=True, default=7), [None, 1], [7, 1]),
+    Column("a_list", connect_type("array", items=connect_type("int64", optional=True)), [[], [1, None, 2**63 - 1]]),
+    Column("lists", connect_type("array", items=connect_type("array", items=connect_type("string"))), [[], [[], ["a"]]]),
+    Column("a_map", connect_type("map", keys=connect_type("string"), values=connect_type("double", optional=True)), [{}, {"k": 1.5, "ö": None}],
            [Map(), Map([("k", 1.5), ("ö", None)])]),
-    Column("a_map_of_numbers", connect("map", keys=connect("int32"), values=connect("string")), [[], [[1, "a"], [-1, "b"]]],
-           [Map(), Map([(1, "a"), (-1, "b")])]),
-    Column("nested", connect("struct", optional=True, fields=[
+    Column("a_map_of_numbers", connect_type("map", keys=connect_type("int32"), values=connect_type("string")), [[], [[1, "a"], [-1, "b"]]],
+           [Entries(), Entries([(1, "a"), (-1, "b")])]),
+    Column("nested", connect_type("struct", optional=True, fields=[
         {"field": "x", "type": "double"},
         {"field": "y", "type": "struct", "optional": True, "fields": [{"field": "z", "type": "string", "optional": True}]}]),
         [None, {"x": 1.0, "y": None}, {"x": 2.0, "y": {"z": None}}, {"x": 3.0, "y": {"z": "z"}}]),
@@ -242,7 +246,7 @@ PROTOBUF = [
            [None, {"n": 0, "leaf": None}, {"n": 5, "leaf": {"n": 6}}]),
     Column("several", "repeated .types.Leaf", [[], [{"n": 1}, {}]], [[], [{"n": 1}, {"n": 0}]]),
     Column("a_map", "map", [{}, {"k": 5}], [Map(), Map([("k", 5)])]),
-    Column("choice", "oneof", [None, ("a_text", "x"), ("a_number", 5)],
+    Column("choice_0", "oneof", [None, ("a_text", "x"), ("a_number", 5)],
            [None, {"a_text": "x", "a_number": None}, {"a_text": None, "a_number": 5}]),
 ]
 SOURCES = {"avro": AVRO, "avro_wide": AVRO_WIDE, "protobuf": PROTOBUF, "json_schema": JSON_SCHEMA, "envelope": ENVELOPE, "plain": PLAIN}
@@ -288,7 +292,7 @@ def protobuf_class():
     entry.options.map_entry = True
     add(entry, "key", "STRING")
     add(entry, "value", "INT64")
-    every.oneof_decl.add(name="choice")
+    every.oneof_decl.add(name="choice")  # its column has its index too
     for column in PROTOBUF:
         match column.type.split(" "):
             case ["map"]:
@@ -405,7 +409,7 @@ def of_fastavro(body):
 
 
 def of_json(body):
-    return [json.loads(line, parse_float=Decimal) for line in body.decode().splitlines()]
+    return [json.loads(line, parse_float=Decimal) for line in body.decode().split("\n")[:-1]]
 
 
 READERS = {
@@ -420,9 +424,11 @@ def as_json(value, decimals):
     match value:
         case dict():
             return {name: as_json(item, decimals) for name, item in value.items()}
-        case Map() if all(isinstance(key, str) for key, _ in value):
+        case Entries() | tuple():
+            return [as_json(item, decimals) for item in value]
+        case Map():
             return {key: as_json(item, decimals) for key, item in value}
-        case list() | tuple():
+        case list():
             return [as_json(item, decimals) for item in value]
         case bytes():
             return base64.b64encode(value).decode()
@@ -498,8 +504,9 @@ def codec_of(kind, key, body):
 
 
 def compare_types(store, bucket, source, directory, kind, codec, readers, decimals):
-    """Every difference between what was produced and what the readers find in the files below a directory, as text."""
-    client, differences, found = connect(store), [], {name: [] for name in readers}
+    """The first difference of each reader and column between what was produced and what is in the files below a
+    directory, as text."""
+    client, differences, seen, found = connect(store), [], {}, {name: [] for name in readers}
     for key, _ in keys_and_sizes(client, bucket, f"{directory}/"):
         if "/_sluice/" in key:
             continue
@@ -515,7 +522,9 @@ def compare_types(store, bucket, source, directory, kind, codec, readers, decima
         for number, row in enumerate(rows):
             want = expected(source, number)
             want = as_json(want, decimals) if kind == "json" else want
-            differences += [f"{name} row {number} {column}: {row.get(column)!r}, not {value!r}"
-                            for column, value in want.items() if not same(value, row.get(column))]
-            differences += [f"{name} row {number} has {column}" for column in row.keys() - want.keys()]
-    return differences
+            differ = {column: f"row {number}: {row.get(column)!r}, not {value!r}"
+                      for column, value in want.items() if not same(value, row.get(column))}
+            differ |= {column: f"row {number}: not wanted" for column in row.keys() - want.keys()}
+            for column, difference in differ.items():
+                seen.setdefault((name, column), difference)
+    return differences + [f"{name} {column} {difference}" for (name, column), difference in seen.items()]
