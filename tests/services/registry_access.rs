@@ -14,7 +14,7 @@ const NEEDS: &[Need] = &[Need::Kafka, Need::Minio, Need::Registry];
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "a_registry_behind_tls_is_asked_with_our_certificate", needs: NEEDS, run: tls },
     Test {
-        name: "a_certificate_that_is_missing_or_wrong_fails_the_task_with_a_sentence",
+        name: "a_wrong_certificate_for_a_registry_fails_the_task_with_a_sentence",
         needs: NEEDS,
         run: wrong_tls,
     },
@@ -194,7 +194,7 @@ fn logins() -> Outcome {
         assert!(name != "oauth" || gate.tokens() == 1, "a token is kept as long as it holds: {}", gate.tokens());
     }
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
-    for secret in ["secret word", "secret%20word", "secret-token", "token-0", BASIC] {
+    for secret in ["secret word", "secret%20word", "secret-token", "issued-secret", BASIC] {
         assert!(!sluice.log().contains(secret), "{secret} is in the log");
     }
     Ok(())

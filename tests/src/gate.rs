@@ -181,7 +181,7 @@ impl State {
             return Some(("401 Unauthorized", r#"{"error":"invalid_client"}"#.to_owned()));
         }
         let mut inner = self.lock();
-        let token = format!("token-{}", inner.tokens.len());
+        let token = format!("issued-secret-{}", inner.tokens.len());
         inner.tokens.push((token.clone(), Instant::now() + *life));
         let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{}}}"#, life.as_secs());
         Some(("200 OK", body))

@@ -110,8 +110,9 @@ def produce_every_avro(bootstrap, registry, topic, start, end):
 
 
 def produce_every_avro_anew(bootstrap, registry, topic, start, end):
-    """The same records under a schema that nobody has asked for: another doc makes another id."""
-    serialize = avro(connect_registry(registry), {**EVERY_TYPE, "doc": topic})
+    """The same records under a second schema, which has one symbol more."""
+    schema = json.loads(json.dumps(EVERY_TYPE).replace('["RED", "GREEN"]', '["RED", "GREEN", "BLUE"]'))
+    serialize = avro(connect_registry(registry), schema)
     context = SerializationContext(topic, MessageField.VALUE)
     produce_values(bootstrap, topic, serialized(serialize, context, [every_record(n) for n in range(start, end)]))
     return [every_expected(n) for n in range(start, end)]
