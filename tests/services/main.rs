@@ -19,6 +19,7 @@ mod store_faults;
 mod streams;
 mod support;
 mod types;
+mod views;
 
 fn main() -> ExitCode {
     tests::ring::main(
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             store_faults::TESTS,
             files::TESTS,
             types::TESTS,
+            views::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]

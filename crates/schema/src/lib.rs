@@ -53,7 +53,7 @@ mod struct_column;
 mod table_schema;
 mod tape;
 
-pub use converters::{BuildConverter, CONVERTERS};
+pub use converters::{BuildConverter, CONVERTERS, HEADER_CONVERTERS};
 pub use infer::{Inference, infer};
 pub use json_columns::{JsonColumns, ReadRows, Unknown};
 pub use keys::{
@@ -72,6 +72,8 @@ pub enum Part {
     Key,
     /// The value.
     Value,
+    /// The value of a header; a batch of them has each in the place of a record's value.
+    Header,
 }
 
 impl Part {
@@ -80,13 +82,14 @@ impl Part {
         match self {
             Part::Key => &KEY_CONVERTER,
             Part::Value => &VALUE_CONVERTER,
+            Part::Header => &HEADER_CONVERTER,
         }
     }
 
     fn column(self, raw: &RawBatch) -> &arrow::array::BinaryArray {
         match self {
             Part::Key => &raw.keys,
-            Part::Value => &raw.values,
+            Part::Value | Part::Header => &raw.values,
         }
     }
 
@@ -94,6 +97,7 @@ impl Part {
         match self {
             Part::Key => model::Stage::KeyConverter,
             Part::Value => model::Stage::ValueConverter,
+            Part::Header => model::Stage::HeaderConverter,
         }
     }
 }
@@ -119,7 +123,7 @@ pub enum Error {
     Config(String),
 }
 
-/// Reads keys or values, as `org.apache.kafka.connect.storage.Converter` does, but in columns.
+/// Reads keys, values or headers, as `org.apache.kafka.connect.storage.Converter` does, but in columns.
 #[async_trait]
 pub trait Converter: Send {
     /// Decodes all records of `raw`. A tombstone (null value) is a null row, not an error.

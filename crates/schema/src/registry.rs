@@ -196,7 +196,7 @@ impl Registry {
             WireId::Guid(_) => client.get(&["schemas", "guids", &shown], &[]).await.map_err(|failure| match failure {
                 Failure::Missing(why) => unknown(why),
                 Failure::Unavailable(why) => Lookup::Unavailable(why),
-                Failure::Config(why) => Lookup::Config(why),
+                Failure::Untrusted(why) | Failure::Config(why) => Lookup::Config(why),
             }),
             WireId::Id(_) => {
                 let path = ["schemas", "ids", &shown];
@@ -295,7 +295,8 @@ impl Registry {
 fn subject_names(settings: &Settings, part: Part) -> Result<SubjectNames, Invalid> {
     let key = match part {
         Part::Key => &KEY_SUBJECT_NAME_STRATEGY,
-        Part::Value => &VALUE_SUBJECT_NAME_STRATEGY,
+        // No converter of headers asks a registry.
+        Part::Value | Part::Header => &VALUE_SUBJECT_NAME_STRATEGY,
     };
     let name = settings.required_string(key)?;
     match name.rsplit('.').next().unwrap_or_default() {
@@ -313,7 +314,7 @@ fn subject_names(settings: &Settings, part: Part) -> Result<SubjectNames, Invali
 fn part_name(part: Part) -> &'static str {
     match part {
         Part::Key => "key",
-        Part::Value => "value",
+        Part::Value | Part::Header => "value",
     }
 }
 
@@ -327,7 +328,7 @@ fn id_name(id: WireId) -> String {
 /// What is missing beside the schema itself is no fault of the record.
 fn lookup(failure: Failure) -> Lookup {
     match failure {
-        Failure::Missing(why) | Failure::Config(why) => Lookup::Config(why),
+        Failure::Missing(why) | Failure::Untrusted(why) | Failure::Config(why) => Lookup::Config(why),
         Failure::Unavailable(why) => Lookup::Unavailable(why),
     }
 }
@@ -377,7 +378,7 @@ fn record_name(kind: SchemaKind, text: &str) -> Option<String> {
 const fn id_header(part: Part) -> &'static str {
     match part {
         Part::Key => "__key_schema_id",
-        Part::Value => "__value_schema_id",
+        Part::Value | Part::Header => "__value_schema_id",
     }
 }
 

@@ -59,8 +59,8 @@ pub(crate) fn header_text(value: &Value) -> Text {
     }
 }
 
-/// A column as texts of headers: JSON where its values are nested.
-pub(crate) fn header_texts(column: &ArrayRef) -> Result<ArrayRef, String> {
+/// A column as texts of headers: JSON where its values are nested. The result is a column of texts.
+pub fn header_texts(column: &ArrayRef) -> Result<ArrayRef, String> {
     if !column.data_type().is_nested() {
         return text_column(column);
     }

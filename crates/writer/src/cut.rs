@@ -1,21 +1,22 @@
-//! All open files of one lane's cut: rows first, then row groups, then parts of invisible uploads.
+//! All open files of one lane's cut.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::StructArray;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Fields, Schema, SchemaRef};
 use futures::future::join_all;
-use model::{Batch, Nonce, Offset, OffsetRange, Plan, TopicPartition, ValueSchema, Values};
-use tracing::warn;
+use model::{Batch, Nonce, OffsetRange, Plan, TopicPartition, ValueSchema, Values};
 
 use crate::error::Error;
 use crate::file_context::FileContext;
-use crate::format::{self, Encoder, FileFooter, Mark};
-use crate::held::{HeldRows, all_have_values, batch_identity};
-use crate::publish::{Body, FinishedFile};
-use crate::upload::{PartBuffer, Upload};
+use crate::held::{all_have_values, batch_identity};
+use crate::open_file::{OpenFile, WholeCut, Whose};
+use crate::partition::is_of_tombstones;
+use crate::publish::FinishedFile;
+use crate::upload::Upload;
+use crate::views::View;
 
 /// Under memory pressure a file with fewer bytes of rows than this is not encoded: its encoder would weigh as much.
 const SPILL_BYTES_MIN: usize = 1024 * 1024;
@@ -23,16 +24,19 @@ const SPILL_BYTES_MIN: usize = 1024 * 1024;
 /// The task gives way after so many files, because encoding never waits by itself.
 const FILES_WITHOUT_A_PAUSE: usize = 32;
 
-/// The rows of one topic-partition since its last cut, in one file for each path.
+/// The rows of one topic-partition since its last cut, in one file for each schema and path, and beside each the files of
+/// its other views ([`crate::Views`]), opened with it.
 ///
 /// Dropping it leaves nothing visible; [`Self::abort`] also removes what was uploaded.
 pub struct OpenCut {
+    whose: Whose,
+    /// How files of the rows are made that come next.
     context: Arc<FileContext>,
-    topic_partition: TopicPartition,
-    nonce: Nonce,
-    schema: Option<SchemaRef>,
+    /// What its rows are.
+    kinds: Vec<Kind>,
     files: Vec<OpenFile>,
-    by_path: HashMap<Arc<str>, usize>,
+    /// The first file of each kind and path; those of its other views follow it.
+    by_place: HashMap<(usize, Arc<str>), usize>,
     /// Files with more rows than they should hold unencoded.
     full: Vec<usize>,
     /// Files that keep the batch alive of which they hold only a little, and that batch.
@@ -42,44 +46,24 @@ pub struct OpenCut {
     encoded_anything: bool,
 }
 
+/// Rows of one schema, whose other views have one schema each: how their files are made, and their columns once a row came.
+struct Kind {
+    context: Arc<FileContext>,
+    schema: Option<SchemaRef>,
+    beside: Vec<Beside>,
+}
+
+/// A view beside values.
+struct Beside {
+    view: View,
+    context: Arc<FileContext>,
+    /// Empty where its rows are schemaless.
+    schema: SchemaRef,
+}
+
 impl fmt::Debug for OpenCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpenCut({}, {} files, {} rows)", self.topic_partition, self.files.len(), self.rows)
-    }
-}
-
-struct OpenFile {
-    key: String,
-    first: Offset,
-    /// What its first rows say of their schema beside its fields.
-    value_schema: Option<Arc<ValueSchema>>,
-    held: HeldRows,
-    rows: u64,
-    /// Rows, and their bytes in memory, in the row group that is under way.
-    group_rows: usize,
-    group_bytes: usize,
-    encoder: Option<Box<dyn Encoder>>,
-    encoded: PartBuffer,
-    upload: Option<Upload>,
-    bytes: u64,
-}
-
-impl OpenFile {
-    fn encoder_bytes(&self) -> usize {
-        self.encoder.as_ref().map_or(0, |encoder| encoder.held_bytes())
-    }
-
-    /// What encoding and ending the row group would free, at most.
-    fn spillable_bytes(&self) -> usize {
-        self.held.bytes() + self.encoder_bytes()
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.held.bytes()
-            + self.held.overhead_bytes()
-            + self.encoder_bytes()
-            + self.encoded.bytes()
-            + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
+        write!(f, "OpenCut({}, {} files, {} rows)", self.whose.topic_partition, self.files.len(), self.rows)
     }
 }
 
@@ -87,12 +71,11 @@ impl OpenCut {
     /// A cut without rows. `nonce` will mark its objects; a replayed plan gives the one it was made with.
     pub fn new(context: Arc<FileContext>, topic_partition: TopicPartition, nonce: Nonce) -> OpenCut {
         OpenCut {
+            whose: Whose { topic_partition, nonce },
             context,
-            topic_partition,
-            nonce,
-            schema: None,
+            kinds: Vec::new(),
             files: Vec::new(),
-            by_path: HashMap::new(),
+            by_place: HashMap::new(),
             full: Vec::new(),
             loose: Vec::new(),
             loose_batch: 0,
@@ -101,30 +84,44 @@ impl OpenCut {
         }
     }
 
+    /// The rows that come next have the schema that `context` names: they go to files of their own, beside those of rows
+    /// with other schemas.
+    pub fn turn_to(&mut self, context: Arc<FileContext>) {
+        self.context = context;
+    }
+
     /// Appends rows that belong to `path`, in the order of their offsets, without a copy. An error leaves the cut as it
-    /// was: the rows have no value, another schema than the cut, or a path that makes no object key.
+    /// was: the rows have no value where they need one, another schema than those before, or a path that makes no object
+    /// key. No row may be one that the views of the context reject.
     pub fn append(&mut self, rows: &Batch, path: &Arc<str>) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
         }
-        self.accept(rows)?;
-        let index = self.file_of(rows, path)?;
+        let has_values = !is_of_tombstones(path);
+        let mut views = Vec::with_capacity(1 + self.context.views.beside().len());
+        views.extend(has_values.then(|| rows.values.clone()));
+        let own = views.len();
+        views.extend(self.context.views.beside().iter().map(|one| one.rows(rows)));
+        let kind = self.kind_of(has_values, &views[own..]);
+        if has_values {
+            self.accept(kind, rows)?;
+        }
+        let first = self.place_of(kind, rows, path, has_values)?;
         let identity = batch_identity(rows);
         if identity != self.loose_batch {
             self.compact();
             self.loose_batch = identity;
         }
-        let file = &mut self.files[index];
-        if file.held.push(rows.values.clone()) && self.loose.last() != Some(&index) {
-            self.loose.push(index);
+        for (index, values) in (first..).zip(views) {
+            let file = &mut self.files[index];
+            if file.push(values) && self.loose.last() != Some(&index) {
+                self.loose.push(index);
+            }
+            if file.is_full() {
+                self.full.push(index);
+            }
         }
-        file.rows += rows.len() as u64;
         self.rows += rows.len() as u64;
-        let limits = self.context.limits;
-        let is_group = file.group_rows + file.held.rows() >= limits.row_group_rows;
-        if is_group || file.held.bytes() >= limits.rows_bytes.min(limits.row_group_bytes) {
-            self.full.push(index);
-        }
         Ok(())
     }
 
@@ -136,11 +133,6 @@ impl OpenCut {
     /// Number of files.
     pub fn open_files(&self) -> usize {
         self.files.len()
-    }
-
-    /// Whether there is a file for `path` already.
-    pub fn has_file(&self, path: &str) -> bool {
-        self.by_path.contains_key(path)
     }
 
     /// Whether it has no row.
@@ -155,10 +147,10 @@ impl OpenCut {
 
     /// Marks its objects.
     pub fn nonce(&self) -> Nonce {
-        self.nonce
+        self.whose.nonce
     }
 
-    /// Whether a row group was encoded: from then on the schema is fixed until the cut ends.
+    /// Whether a row group was encoded: from then on the schemas are fixed until the cut ends.
     pub fn encoded_anything(&self) -> bool {
         self.encoded_anything
     }
@@ -175,8 +167,8 @@ impl OpenCut {
         }
     }
 
-    /// Brings all rows to a newer schema: `project` gives the same rows in the columns of `schema`, and `context` names
-    /// that schema. Only while nothing is encoded.
+    /// Brings all values to a newer schema: `project` gives the same rows in the columns of `schema`, and `context` names
+    /// that schema. Only while nothing is encoded and all values have one schema.
     pub fn reschema(
         &mut self,
         context: Arc<FileContext>,
@@ -184,10 +176,15 @@ impl OpenCut {
         project: &dyn Fn(&StructArray) -> StructArray,
     ) {
         assert!(!self.encoded_anything, "the schema is fixed once a row group is encoded");
-        for file in &mut self.files {
-            file.held.project(project);
+        let columns = Arc::new(Schema::new(schema.fields().clone()));
+        for kind in self.kinds.iter_mut().filter(|kind| kind.schema.is_some()) {
+            assert_eq!(kind.context.schema, self.context.schema, "rows of several schemas have no newer one");
+            (kind.context, kind.schema) = (Arc::clone(&context), Some(Arc::clone(&columns)));
         }
-        self.schema = self.schema.is_some().then(|| Arc::new(Schema::new(schema.fields().clone())));
+        for file in self.files.iter_mut().filter(|file| file.view == View::Values) {
+            file.held.project(project);
+            (file.context, file.schema) = (Arc::clone(&context), Some(Arc::clone(&columns)));
+        }
         self.context = context;
     }
 
@@ -196,24 +193,20 @@ impl OpenCut {
     /// After [`Error::Transient`] nothing is lost, call again.
     pub async fn spill(&mut self, down_to_bytes: usize) -> Result<(), Error> {
         while let Some(index) = self.full.pop() {
-            self.encode(index, false)?;
-            self.send_full_parts(index).await?;
+            self.encode(index, false).await?;
         }
         if self.held_bytes() <= down_to_bytes {
             return Ok(());
         }
         self.compact();
-        for index in 0..self.files.len() {
+        for file in &mut self.files {
             // What an earlier call could not send.
-            self.send_full_parts(index).await?;
+            file.send_full_parts(&self.whose).await?;
         }
         while self.held_bytes() > down_to_bytes {
             let largest = (0..self.files.len()).max_by_key(|index| self.files[*index].spillable_bytes());
             match largest.filter(|index| self.files[*index].spillable_bytes() >= SPILL_BYTES_MIN) {
-                Some(index) => {
-                    self.encode(index, true)?;
-                    self.send_full_parts(index).await?;
-                }
+                Some(index) => self.encode(index, true).await?,
                 None => break,
             }
         }
@@ -225,44 +218,30 @@ impl OpenCut {
         Ok(())
     }
 
+    async fn encode(&mut self, index: usize, ends_group: bool) -> Result<(), Error> {
+        let file = &mut self.files[index];
+        self.encoded_anything |= file.encode(ends_group, &self.whose)?;
+        file.send_full_parts(&self.whose).await
+    }
+
     /// Ends the cut, which covers `range` under `plan`: encodes the rest and waits until every part is there. Nothing
     /// becomes visible. The files come in the order of their first rows, and each says of itself what the plan is, so that
     /// any of them tells the whole cut. On an error uploads are aborted: read the cut again from its start.
     pub async fn finish(mut self, range: OffsetRange, plan: &Plan) -> Result<Vec<FinishedFile>, Error> {
-        debug_assert_eq!((range.end(), self.nonce), (plan.end(), plan.nonce), "the plan of another cut");
+        debug_assert_eq!((range.end(), self.nonce()), (plan.end(), plan.nonce), "the plan of another cut");
         let whole = WholeCut { range, plan: plan.to_metadata() };
-        let end = range.end();
-        let mut finished = Vec::with_capacity(self.files.len());
         self.compact();
         for index in 0..self.files.len() {
             if index % FILES_WITHOUT_A_PAUSE == FILES_WITHOUT_A_PAUSE - 1 {
                 tokio::task::yield_now().await;
             }
-            if let Err(error) = self.finish_file(index, &whole).await {
+            if let Err(error) = self.files[index].finish(&whole, &self.whose).await {
                 self.abort().await;
                 return Err(error);
             }
         }
-        let (context, topic_partition, nonce) = (self.context, self.topic_partition, self.nonce);
-        for mut file in self.files {
-            let range = OffsetRange::new(file.first, end).unwrap_or(OffsetRange::empty_at(file.first));
-            let footer = footer(&context, &topic_partition, nonce, &file, Some(&whole));
-            let body = match file.upload.take() {
-                Some(upload) => Body::Upload(Box::new(upload)),
-                None => Body::Put(file.encoded.take(usize::MAX)),
-            };
-            finished.push(FinishedFile {
-                key: file.key,
-                rows: file.rows,
-                bytes: file.bytes,
-                range,
-                mark: Mark { nonce, end: Some(end), rows: Some(file.rows) },
-                metadata: footer.to_metadata(),
-                format: Arc::clone(&context.format),
-                body,
-            });
-        }
-        Ok(finished)
+        let OpenCut { files, whose, .. } = self;
+        Ok(files.into_iter().map(|file| file.finished(&whole, &whose)).collect())
     }
 
     /// Removes what was uploaded. The rows are gone; nothing of them was visible.
@@ -270,189 +249,99 @@ impl OpenCut {
         join_all(self.files.into_iter().filter_map(|file| file.upload).map(Upload::abort)).await;
     }
 
-    fn accept(&mut self, rows: &Batch) -> Result<(), Error> {
+    /// The kind of rows whose other views are `beside`. Tombstones are of the same kinds whatever the values around them are,
+    /// for they may come in a batch with any.
+    fn kind_of(&mut self, has_values: bool, beside: &[Values]) -> usize {
+        let schema = if has_values { &*self.context.schema } else { "" };
+        let fits = |kind: &Kind| {
+            let same = |(one, values): (&Beside, &Values)| one.schema.fields() == &columns(values);
+            *kind.context.schema == *schema && kind.beside.iter().zip(beside).all(same)
+        };
+        if let Some(known) = self.kinds.iter().position(fits) {
+            return known;
+        }
+        let context = match has_values {
+            true => Arc::clone(&self.context),
+            false => Arc::new(FileContext { schema: "".into(), ..FileContext::clone(&self.context) }),
+        };
+        let beside = self.context.views.beside().iter().zip(beside).map(|(one, values)| Beside {
+            view: one.view,
+            context: Arc::new(FileContext {
+                format: Arc::clone(&one.format),
+                schema: "".into(),
+                ..FileContext::clone(&self.context)
+            }),
+            schema: Arc::new(Schema::new(columns(values))),
+        });
+        let beside = beside.collect();
+        self.kinds.push(Kind { context, schema: None, beside });
+        self.kinds.len() - 1
+    }
+
+    fn accept(&mut self, kind: usize, rows: &Batch) -> Result<(), Error> {
         let refuse =
             |reason: String| Err(Error::Rows { key: "a file".to_owned(), at: rows.position(0).to_string(), reason });
         if !all_have_values(&rows.values) {
             return refuse("a record without a value cannot be a row, see behavior.on.null.values".to_owned());
         }
-        match (&rows.values, &self.schema) {
+        let Kind { context, schema, .. } = &mut self.kinds[kind];
+        match (&rows.values, &schema) {
             (Values::Typed(columns), Some(schema)) if columns.fields() != &schema.fields => {
-                refuse("the rows have another schema than the open cut".to_owned())
+                refuse("the rows have another schema than those before".to_owned())
             }
             (Values::Typed(_), Some(_)) => Ok(()),
             (Values::Typed(columns), None) => {
-                self.schema = Some(Arc::new(Schema::new(columns.fields().clone())));
+                *schema = Some(Arc::new(Schema::new(columns.fields().clone())));
                 Ok(())
             }
-            (Values::Schemaless(_), _) if self.context.format.needs_columns() => {
-                refuse(format!("{} files need values with a schema", self.context.format.extension()))
+            (Values::Schemaless(_), _) if context.format.needs_columns() => {
+                refuse(format!("{} files need values with a schema", context.format.extension()))
             }
             (Values::Schemaless(_), _) => Ok(()),
         }
     }
 
-    fn file_of(&mut self, rows: &Batch, path: &Arc<str>) -> Result<usize, Error> {
-        if let Some(index) = self.by_path.get(path) {
+    /// The first file of `kind` for `path`; opens it and those of the other views, all called after the first of `rows`.
+    fn place_of(&mut self, kind: usize, rows: &Batch, path: &Arc<str>, has_values: bool) -> Result<usize, Error> {
+        let place = (kind, Arc::clone(path));
+        if let Some(index) = self.by_place.get(&place) {
             return Ok(*index);
         }
+        let Kind { context, schema, beside } = &self.kinds[kind];
         let first = rows.offset(0);
-        let key = (self.context.object_key)(&self.topic_partition, path, first);
-        if let Err(error) = self.context.store.path("create", &key) {
-            return Err(Error::Rows { key, at: rows.position(0).to_string(), reason: error.to_string() });
+        let open =
+            |view: View, context: &Arc<FileContext>, schema: Option<SchemaRef>, name: &Option<Arc<ValueSchema>>| {
+                let key = (context.object_key)(view, &self.whose.topic_partition, path, first);
+                match context.store.path("create", &key) {
+                    Ok(_) => Ok(OpenFile::new(Arc::clone(context), view, key, first, schema, name.clone())),
+                    Err(error) => Err(Error::Rows { key, at: rows.position(0).to_string(), reason: error.to_string() }),
+                }
+            };
+        let mut files = Vec::with_capacity(1 + beside.len());
+        if has_values {
+            files.push(open(View::Values, context, schema.clone(), &rows.schema)?);
         }
-        self.files.push(OpenFile {
-            key,
-            first,
-            value_schema: rows.schema.clone(),
-            held: HeldRows::default(),
-            rows: 0,
-            group_rows: 0,
-            group_bytes: 0,
-            encoder: None,
-            encoded: PartBuffer::default(),
-            upload: None,
-            bytes: 0,
-        });
-        self.by_path.insert(Arc::clone(path), self.files.len() - 1);
-        Ok(self.files.len() - 1)
-    }
-
-    /// Makes one row group of all rows that the file holds.
-    /// Encodes the rows that a file holds; the row group ends when it is full, or when `ends_group` says so.
-    fn encode(&mut self, index: usize, ends_group: bool) -> Result<(), Error> {
-        let limits = self.context.limits;
-        let file = &mut self.files[index];
-        file.group_rows += file.held.rows();
-        file.group_bytes += file.held.bytes();
-        if file.group_rows == 0 {
-            return Ok(());
+        for Beside { view, context, schema } in beside {
+            let name = if *view == View::Keys { &rows.key_schema } else { &None };
+            let schema = (!schema.fields().is_empty()).then(|| Arc::clone(schema));
+            files.push(open(*view, context, schema, name)?);
         }
-        self.encoded_anything = true;
-        let rows = file.held.take();
-        let is_full = file.group_rows >= limits.row_group_rows || file.group_bytes >= limits.row_group_bytes;
-        let ends_group = ends_group || is_full;
-        if ends_group {
-            (file.group_rows, file.group_bytes) = (0, 0);
+        if let Some(file) = files.first_mut() {
+            file.counts_records = true;
         }
-        let chunk =
-            encode_rows(&self.context, &self.schema, file, &rows, ends_group, &self.topic_partition, self.nonce)
-                .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
-        let file = &mut self.files[index];
-        file.bytes += chunk.len() as u64;
-        file.encoded.push(chunk);
-        Ok(())
-    }
-
-    async fn send_full_parts(&mut self, index: usize) -> Result<(), Error> {
-        let part_bytes = self.context.limits.part_bytes;
-        while self.files[index].encoded.bytes() >= part_bytes {
-            self.send_part(index, part_bytes).await?;
-        }
-        Ok(())
-    }
-
-    async fn send_part(&mut self, index: usize, bytes: usize) -> Result<(), Error> {
-        let footer = footer(&self.context, &self.topic_partition, self.nonce, &self.files[index], None);
-        let file = &mut self.files[index];
-        let upload = match &mut file.upload {
-            Some(upload) => upload,
-            None => file.upload.insert(Upload::begin(&self.context.store, &file.key, &footer).await?),
-        };
-        upload.send(file.encoded.take(bytes)).await
-    }
-
-    async fn finish_file(&mut self, index: usize, whole: &WholeCut) -> Result<(), Error> {
-        self.encode(index, false)?;
-        let footer = footer(&self.context, &self.topic_partition, self.nonce, &self.files[index], Some(whole));
-        let file = &mut self.files[index];
-        let Some(mut encoder) = file.encoder.take() else { return Ok(()) };
-        let last = encoder.finish(&footer).map_err(|reason| rows_error(&self.topic_partition, file, reason))?;
-        file.bytes += last.len() as u64;
-        file.encoded.push(last);
-        if self.files[index].upload.is_none() {
-            return Ok(());
-        }
-        while let Err(error) = self.send_rest(index).await {
-            if !error.is_transient() {
-                return Err(error);
-            }
-            warn!(key = %self.files[index].key, %error, "store does not answer, sending parts again");
-            tokio::time::sleep(self.context.store.rules().redelivery).await;
-        }
-        Ok(())
-    }
-
-    async fn send_rest(&mut self, index: usize) -> Result<(), Error> {
-        self.send_full_parts(index).await?;
-        if self.files[index].encoded.bytes() > 0 {
-            self.send_part(index, usize::MAX).await?;
-        }
-        match &mut self.files[index].upload {
-            Some(upload) => upload.settle().await,
-            None => Ok(()),
-        }
+        let index = self.files.len();
+        self.files.append(&mut files);
+        self.by_place.insert(place, index);
+        Ok(index)
     }
 }
 
-fn encode_rows(
-    context: &FileContext,
-    schema: &Option<SchemaRef>,
-    file: &mut OpenFile,
-    rows: &[Values],
-    ends_group: bool,
-    topic_partition: &TopicPartition,
-    nonce: Nonce,
-) -> Result<bytes::Bytes, String> {
-    if file.encoder.is_none() {
-        let schema = schema.clone().unwrap_or_else(|| Arc::new(Schema::empty()));
-        let footer = footer(context, topic_partition, nonce, file, None);
-        file.encoder = Some(context.format.open(&schema, file.value_schema.as_deref(), &footer)?);
+/// The columns of rows; none where they are schemaless.
+fn columns(values: &Values) -> Fields {
+    match values {
+        Values::Typed(columns) => columns.fields().clone(),
+        Values::Schemaless(_) => Fields::empty(),
     }
-    let encoder = file.encoder.as_mut().ok_or("no encoder")?;
-    encoder.write(rows)?;
-    if ends_group {
-        encoder.end_group()?;
-    }
-    encoder.take()
-}
-
-/// What is known of a cut when it takes no more rows.
-struct WholeCut {
-    range: OffsetRange,
-    /// The plan as it is committed.
-    plan: String,
-}
-
-fn rows_error(topic_partition: &TopicPartition, file: &OpenFile, reason: String) -> Error {
-    Error::Rows { key: file.key.clone(), at: topic_partition.at(file.first).to_string(), reason }
-}
-
-/// What a file says of itself; what only the end knows is left out before it.
-fn footer(
-    context: &FileContext,
-    topic_partition: &TopicPartition,
-    nonce: Nonce,
-    file: &OpenFile,
-    whole: Option<&WholeCut>,
-) -> FileFooter {
-    let mut entries = vec![
-        (format::NONCE, nonce.to_string()),
-        (format::TOPIC, topic_partition.topic.to_string()),
-        (format::PARTITION, topic_partition.partition.to_string()),
-        (format::START, file.first.to_string()),
-    ];
-    if let Some(WholeCut { range, plan }) = whole {
-        entries.push((format::END, range.end().to_string()));
-        entries.push((format::ROWS, file.rows.to_string()));
-        entries.push((format::CUT, range.start().to_string()));
-        entries.push((format::PLAN, plan.clone()));
-    }
-    if !context.schema.is_empty() {
-        entries.push((format::SCHEMA, context.schema.to_string()));
-    }
-    entries.push((format::CONFIG, context.config.to_string()));
-    FileFooter { entries }
 }
 
 #[cfg(test)]
@@ -461,11 +350,13 @@ mod tests {
     use crate::conformance::{self, batch, context, nested_rows, noisy_rows, read_parquet};
     use crate::error::PublishError;
     use crate::faulty::{Fate, FaultyStore, Request};
+    use crate::format::{FileFooter, Mark};
     use crate::held::slice_bytes;
     use crate::publish::{Committer, ObjectCommitter, OnExisting};
     use crate::store::{Abilities, RetryRules, Store};
-    use arrow::array::{Array, Int64Array};
+    use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field};
+    use model::Offset;
     use object_store::ObjectStore;
     use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;
@@ -679,6 +570,162 @@ mod tests {
         ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
         let rows = read_parquet(store.read(&key).await.unwrap().unwrap());
         assert_eq!((rows.len(), rows.column(1).null_count()), (5, 3));
+    }
+
+    #[tokio::test]
+    async fn rows_of_two_schemas_have_files_of_their_own_in_one_cut() {
+        let store = memory();
+        let whole = FileContext::clone(&context(&store, "x"));
+        let [one, two] = ["1-a", "1-b"].map(|name| Arc::new(FileContext { schema: name.into(), ..whole.clone() }));
+        let mut cut = OpenCut::new(Arc::clone(&one), lane(), Nonce(1));
+        for offset in 0..6 {
+            let (kind, rows) = match offset % 2 {
+                0 => (&one, nested_rows(offset, 1)),
+                _ => (&two, noisy_rows(offset, 1, 8)),
+            };
+            cut.turn_to(Arc::clone(kind));
+            cut.append(&batch(&lane(), offset, rows), &"p".into()).unwrap();
+        }
+        assert_eq!((cut.open_files(), cut.rows()), (2, 6));
+        let files = conformance::finish(cut, 0, 6).await.unwrap();
+        let keys: Vec<String> = files.iter().map(|file| file.key.clone()).collect();
+        assert_eq!(files.iter().map(|file| file.range.start().get()).collect::<Vec<_>>(), [0, 1]);
+        ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
+        for (key, columns) in keys.iter().zip([nested_rows(0, 1), noisy_rows(0, 1, 8)]) {
+            let rows = read_parquet(store.read(key).await.unwrap().unwrap());
+            assert_eq!((rows.len(), rows.num_columns()), (3, columns.num_columns()), "{key}");
+        }
+    }
+
+    /// A context whose files of values are JSON lines, with Avro keys and JSON headers beside them.
+    fn with_views(store: &Store, schema: &str) -> Arc<FileContext> {
+        let settings = crate::testing::settings(&[
+            ("format.class", "json"),
+            ("store.kafka.keys", "true"),
+            ("store.kafka.headers", "true"),
+            ("headers.format.class", "json"),
+        ]);
+        let views = crate::Views::new(&settings).unwrap();
+        let layout = crate::Layout::new(&settings, ".json").unwrap().with_views(&views);
+        Arc::new(FileContext {
+            format: crate::format::format(&settings).unwrap(),
+            object_key: Arc::new(move |view, whose, path, first| layout.view_key(view, whose, path, first)),
+            views,
+            schema: schema.into(),
+            ..FileContext::clone(&context(store, "x"))
+        })
+    }
+
+    /// One record with a number as value, this key, and one header.
+    fn with_key(offset: i64, key: ArrayRef) -> Batch {
+        let field = model::whole_value_field(key.data_type().clone());
+        let keys = StructArray::new(vec![field].into(), vec![key], None);
+        Batch {
+            key_values: Some(Values::Typed(keys)),
+            headers: Some(Arc::new(vec![vec![("h".to_owned(), Some(offset.to_string().into_bytes()))]])),
+            ..batch(&lane(), offset, nested_rows(offset, 1))
+        }
+    }
+
+    fn text_key(offset: i64) -> Batch {
+        with_key(offset, Arc::new(StringArray::from(vec![format!("k{offset}")])))
+    }
+
+    fn tombstone(offset: i64) -> Batch {
+        Batch { values: Values::Schemaless(BinaryArray::new_null(1)), ..text_key(offset) }
+    }
+
+    /// Name, rows and records of each object.
+    async fn published(store: &Store, cut: OpenCut, end: i64) -> Vec<(String, u64, u64)> {
+        let files = conformance::finish(cut, 0, end).await.unwrap();
+        let published = ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
+        let name = |key: &str| key.strip_prefix("topics/t/").unwrap_or(key).to_owned();
+        published.into_iter().map(|file| (name(&file.key), file.rows, file.records)).collect()
+    }
+
+    #[tokio::test]
+    async fn keys_and_headers_lie_beside_their_values_and_are_counted_once() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, ""), lane(), Nonce(1));
+        for (offset, path) in [(3, "p=0"), (4, "p=1"), (5, "p=0")] {
+            cut.append(&text_key(offset), &path.into()).unwrap();
+        }
+        assert_eq!((cut.open_files(), cut.rows()), (6, 3));
+        let files = published(&store, cut, 9).await;
+        let shown: Vec<_> = files.iter().map(|(name, rows, records)| (name.as_str(), *rows, *records)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("p=0/t+0+0000000003.json", 2, 2),
+                ("p=0/t+0+0000000003.keys.avro", 2, 0),
+                ("p=0/t+0+0000000003.headers.json", 2, 0),
+                ("p=1/t+0+0000000004.json", 1, 1),
+                ("p=1/t+0+0000000004.keys.avro", 1, 0),
+                ("p=1/t+0+0000000004.headers.json", 1, 0),
+            ]
+        );
+        let headers = store.read("topics/t/p=0/t+0+0000000003.headers.json").await.unwrap().unwrap();
+        let line = |value: i64| format!("{{\"headers\":[{{\"key\":\"h\",\"value\":\"{value}\"}}]}}\n");
+        assert_eq!(headers, line(3) + &line(5));
+    }
+
+    #[tokio::test]
+    async fn tombstones_have_files_of_keys_and_headers_alone_the_same_however_they_came() {
+        let mut seen = Vec::new();
+        // Each tombstone comes in a batch with values of one schema or the other.
+        for schemas in [["v1", "v1", "v2"], ["v1", "v2", "v2"]] {
+            let store = memory();
+            let mut cut = OpenCut::new(with_views(&store, "v1"), lane(), Nonce(1));
+            cut.append(&text_key(0), &"p".into()).unwrap();
+            for (offset, schema) in (1..).zip(schemas) {
+                cut.turn_to(with_views(&store, schema));
+                cut.append(&tombstone(offset), &"\u{1}tombstone".into()).unwrap();
+            }
+            cut.append(&text_key(4), &"p".into()).unwrap();
+            seen.push(published(&store, cut, 9).await);
+        }
+        let tombstones: Vec<_> = seen[0].iter().filter(|(name, _, _)| name.starts_with("tombstone")).cloned().collect();
+        let name = |view: &str| format!("tombstone/t+0+0000000001.{view}");
+        assert_eq!(tombstones, [(name("keys.avro"), 3, 3), (name("headers.json"), 3, 0)]);
+        assert_eq!(seen[0], seen[1]);
+    }
+
+    #[tokio::test]
+    async fn keys_of_another_type_have_files_of_their_own() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, ""), lane(), Nonce(1));
+        let number = |offset| with_key(offset, Arc::new(Int64Array::from(vec![offset])));
+        for rows in [text_key(0), number(1), text_key(2), number(3)] {
+            cut.append(&rows, &"p".into()).unwrap();
+        }
+        let names: Vec<_> = published(&store, cut, 9).await.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        let stems = |first: i64| {
+            ["json", "keys.avro", "headers.json"].map(|ending| (format!("p/t+0+000000000{first}.{ending}"), 2))
+        };
+        assert_eq!(names, [stems(0), stems(1)].concat());
+    }
+
+    #[tokio::test]
+    async fn values_beside_keys_follow_a_newer_schema() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, "v1"), lane(), Nonce(1));
+        cut.append(&tombstone(0), &"\u{1}tombstone".into()).unwrap();
+        cut.append(&text_key(1), &"p".into()).unwrap();
+        let wider = |rows: &StructArray| {
+            let more = Arc::new(Field::new("more", DataType::Int64, true));
+            let fields = rows.fields().iter().cloned().chain([more]);
+            let nulls: ArrayRef = Arc::new(Int64Array::new_null(rows.len()));
+            StructArray::new(fields.collect(), rows.columns().iter().cloned().chain([nulls]).collect(), None)
+        };
+        let schema = Schema::new(wider(&nested_rows(0, 1)).fields().clone());
+        cut.reschema(with_views(&store, "v2"), &schema, &wider);
+        let next = text_key(2);
+        let Values::Typed(columns) = &next.values else { unreachable!() };
+        let wide = Values::Typed(wider(columns));
+        cut.append(&Batch { values: wide, ..next }, &"p".into()).unwrap();
+        let names: Vec<_> = published(&store, cut, 9).await.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        assert_eq!(names.len(), 5, "{names:?}");
+        assert_eq!(names[2], ("p/t+0+0000000001.json".to_owned(), 2));
     }
 
     #[tokio::test(start_paused = true)]

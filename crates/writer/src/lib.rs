@@ -30,10 +30,13 @@ mod format;
 mod held;
 mod json_format;
 mod json_text;
+mod kafka_columns;
 mod label;
 mod null_values;
+mod open_file;
 mod orphans;
 mod parquet_format;
+mod parquet_keys;
 mod probe;
 mod publish;
 mod reserved;
@@ -41,6 +44,7 @@ mod s3;
 mod s3_requests;
 mod store;
 mod upload;
+mod views;
 
 pub use avro_format::{AVRO_CODEC, AvroFormat, CONNECT_META_DATA};
 pub use bytes_format::{BytesFormat, FORMAT_BYTEARRAY_EXTENSION, FORMAT_BYTEARRAY_SEPARATOR};
@@ -52,12 +56,15 @@ pub use faulty::{Fate, FaultyStore, Happened, Request};
 pub use file_context::{FileContext, FileLimits, ObjectKey};
 pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format, LabelPlace, Mark, format};
 pub use json_format::{JSON_DECIMAL_FORMAT, JsonFormat};
+pub use kafka_columns::{KAFKA_COLUMNS, KAFKA_COLUMNS_PREFIX, KafkaColumns, NameClash, WithColumns};
 pub use label::{Label, LabelRead};
-pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues};
+pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues, TOMBSTONE_ENCODED_PARTITION};
 pub use orphans::{OrphanedUpload, UPLOAD_ORPHAN_AGE_MS, orphan_age};
-pub use parquet_format::{
-    PARQUET_CODEC, PARQUET_COMPRESSION_LEVEL, PARQUET_DATA_PAGE_BYTES, PARQUET_DICTIONARY_ENABLED,
-    PARQUET_ROW_GROUP_BYTES, ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview,
+pub use parquet_format::{ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview};
+pub use parquet_keys::{
+    PARQUET_BLOOM_FILTER_COLUMNS, PARQUET_BLOOM_FILTER_FPP, PARQUET_BLOOM_FILTER_NDV, PARQUET_CODEC,
+    PARQUET_COMPRESSION_LEVEL, PARQUET_DATA_PAGE_BYTES, PARQUET_DICTIONARY_ENABLED, PARQUET_PAGE_INDEX_ENABLED,
+    PARQUET_ROW_GROUP_BYTES, PARQUET_STATISTICS_ENABLED,
 };
 pub use probe::{Conditional, Probe};
 pub use publish::{Committer, FinishedFile, ON_EXISTING_OBJECT, ObjectCommitter, OnExisting, PublishedFile};
@@ -67,14 +74,25 @@ pub use s3::{
     S3_RETRY_BACKOFF_MS, S3_SSE_CUSTOMER_KEY, S3_SSE_KMS_KEY_ID, S3_SSEA_NAME, STORE_URL,
 };
 pub use store::{Abilities, Created, RetryRules, Store};
+pub use views::{
+    HEADERS_FORMAT_CLASS, KEYS_FORMAT_CLASS, STORE_KAFKA_HEADERS, STORE_KAFKA_KEYS, View, ViewFormat, Views,
+};
 
 /// Keys of formats, stores and records without a value; those of a single format stand in [`FORMATS`].
-pub const STORE_KEYS: &[&[model::Key]] =
-    &[format::KEYS, s3::KEYS, publish::KEYS, orphans::KEYS, null_values::KEYS, reserved::KEYS];
+pub const STORE_KEYS: &[&[model::Key]] = &[
+    format::KEYS,
+    s3::KEYS,
+    publish::KEYS,
+    orphans::KEYS,
+    null_values::KEYS,
+    kafka_columns::KEYS,
+    views::KEYS,
+    reserved::KEYS,
+];
 
 /// What is wrong with those keys together, each problem with the key to blame.
 pub fn check_store_keys(settings: &model::Settings) -> Vec<model::Invalid> {
-    let checks = [format::check, s3::check, null_values::check, reserved::check];
+    let checks = [format::check, s3::check, views::check, kafka_columns::check, reserved::check];
     checks.iter().flat_map(|check| check(settings)).collect()
 }
 

@@ -17,6 +17,7 @@ use crate::format::{self, Format, LabelPlace, Mark};
 use crate::label::{Label, read_label};
 use crate::store::{Put, Store};
 use crate::upload::{Completed, Upload};
+use crate::views::View;
 
 /// Files of one cut that are published at the same time.
 const AT_ONCE: usize = 16;
@@ -32,8 +33,12 @@ const LOOKS: u32 = 3;
 pub struct FinishedFile {
     /// The object's name.
     pub key: String,
+    /// What it holds of its records.
+    pub view: View,
     /// Rows in it.
     pub rows: u64,
+    /// Records that no other file of the cut counts: none where it lies beside a file of values.
+    pub records: u64,
     /// Its size.
     pub bytes: u64,
     /// From its first row's offset to the end of the cut.
@@ -91,6 +96,8 @@ pub struct PublishedFile {
     pub key: String,
     /// Rows in it.
     pub rows: u64,
+    /// Records that no other file of the cut counts.
+    pub records: u64,
     /// Its size.
     pub bytes: u64,
     /// It was visible before this call.
@@ -245,7 +252,8 @@ impl ObjectCommitter {
             upload.abort().await;
         }
         debug!(key = %file.key, rows = file.rows, bytes = file.bytes, already_there, "published");
-        Ok(PublishedFile { key: file.key.clone(), rows: file.rows, bytes: file.bytes, already_there })
+        let FinishedFile { key, rows, records, bytes, .. } = file;
+        Ok(PublishedFile { key: key.clone(), rows: *rows, records: *records, bytes: *bytes, already_there })
     }
 
     /// Puts a small file. Whether it was there before.

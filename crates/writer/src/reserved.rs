@@ -4,7 +4,9 @@ use model::{Check, Importance, Invalid, Key, Kind, Settings, Width, find};
 
 use crate::compression::S3_COMPRESSION_TYPE;
 use crate::format::{FORMAT_CLASS, FORMATS};
+use crate::null_values::BEHAVIOR_ON_NULL_VALUES;
 use crate::s3::S3_PATH_STYLE_ACCESS_ENABLED;
+use crate::views::{HEADERS_FORMAT_CLASS, KEYS_FORMAT_CLASS, STORE_KAFKA_HEADERS, STORE_KAFKA_KEYS};
 
 const STORAGE_CLASS: Key = Key::new(
     "storage.class",
@@ -94,13 +96,6 @@ const MAX_WRITE_DURATION_MS: Key =
         .ignored("writing never holds up polling here")
         .group("S3", 28)
         .shown(Width::Short, "Maximum write duration");
-const TOMBSTONE_ENCODED_PARTITION: Key =
-    Key::new("tombstone.encoded.partition", Kind::String, "Path of records without a value when they are written.")
-        .default("tombstone")
-        .check(Check::NotEmpty)
-        .not_yet("writing tombstones")
-        .group("S3", 30)
-        .shown(Width::Short, "Tombstone Encoded Partition");
 const S3_SEND_DIGEST: Key = Key::new("s3.send.digest", Kind::Boolean, "Whether parts carry a digest.")
     .default("false")
     .ignored("every request is signed over the SHA-256 of its body, which the store checks")
@@ -112,30 +107,6 @@ const MAX_FILES_SCAN_LIMIT: Key =
         .ignored("names are planned before they are used, none is ever tried")
         .group("", -1)
         .shown(Width::None, "max.files.scan.limit");
-const STORE_KAFKA_KEYS: Key =
-    Key::new("store.kafka.keys", Kind::Boolean, "Whether record keys are stored in objects of their own.")
-        .default("false")
-        .not_yet("objects of keys")
-        .group("Keys and Headers", 1)
-        .shown(Width::Short, "Store kafka keys")
-        .dependents(&["keys.format.class"]);
-const STORE_KAFKA_HEADERS: Key =
-    Key::new("store.kafka.headers", Kind::Boolean, "Whether record headers are stored in objects of their own.")
-        .default("false")
-        .not_yet("objects of headers")
-        .group("Keys and Headers", 2)
-        .shown(Width::Short, "Store kafka headers")
-        .dependents(&["headers.format.class"]);
-const KEYS_FORMAT_CLASS: Key = Key::new("keys.format.class", Kind::Class, "File format of keys.")
-    .default("io.confluent.connect.s3.format.avro.AvroFormat")
-    .not_yet("objects of keys")
-    .group("Keys and Headers", 3)
-    .shown(Width::None, "Keys format class");
-const HEADERS_FORMAT_CLASS: Key = Key::new("headers.format.class", Kind::Class, "File format of headers.")
-    .default("io.confluent.connect.s3.format.avro.AvroFormat")
-    .not_yet("objects of headers")
-    .group("Keys and Headers", 4)
-    .shown(Width::None, "Headers format class");
 const S3_ELASTIC_BUFFER_ENABLE: Key =
     Key::new("s3.elastic.buffer.enable", Kind::Boolean, "Whether part buffers grow with their content.")
         .default("false")
@@ -163,7 +134,7 @@ const ENHANCED_AVRO_SCHEMA_SUPPORT: Key =
 const ALLOW_OPTIONAL_MAP_KEYS: Key =
     Key::new("allow.optional.map.keys", Kind::Boolean, "Whether a map with optional keys stays a map.")
         .default("false")
-        .not_yet("Connect's Avro properties in files")
+        .ignored("keys of maps are never null here, so maps with texts as keys always stay maps, as true asks")
         .group("Connector", 12)
         .shown(Width::Short, "Allow Optional Map Keys");
 const SHUTDOWN_TIMEOUT_MS: Key =
@@ -187,13 +158,8 @@ pub(crate) const KEYS: &[Key] = &[
     S3_HTTP_SEND_EXPECT_CONTINUE,
     REPORT_NULL_VALUES_TO_DLQ,
     MAX_WRITE_DURATION_MS,
-    TOMBSTONE_ENCODED_PARTITION,
     S3_SEND_DIGEST,
     MAX_FILES_SCAN_LIMIT,
-    STORE_KAFKA_KEYS,
-    STORE_KAFKA_HEADERS,
-    KEYS_FORMAT_CLASS,
-    HEADERS_FORMAT_CLASS,
     S3_ELASTIC_BUFFER_ENABLE,
     S3_ELASTIC_BUFFER_INIT_CAPACITY,
     SCHEMAS_CACHE_CONFIG,
@@ -212,11 +178,9 @@ pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
         problems.push(Invalid::new(S3_WAN_MODE.name, message));
         problems.push(Invalid::new(S3_PATH_STYLE_ACCESS_ENABLED.name, message));
     }
-    if settings.config().get("behavior.on.null.values").is_some_and(|text| text.trim().eq_ignore_ascii_case("write"))
-        && !is(&STORE_KAFKA_KEYS, "true")
-    {
+    if is(&BEHAVIOR_ON_NULL_VALUES, "write") && !is(&STORE_KAFKA_KEYS, "true") {
         let message = "Writing Kafka record keys to storage is mandatory when tombstone writing is enabled.";
-        problems.push(Invalid::new("behavior.on.null.values", message));
+        problems.push(Invalid::new(BEHAVIOR_ON_NULL_VALUES.name, message));
     }
     if is(&S3_COMPRESSION_TYPE, "gzip") {
         let mut classes = vec![&FORMAT_CLASS];

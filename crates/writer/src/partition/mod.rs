@@ -14,11 +14,13 @@ mod field;
 mod routed;
 mod template;
 mod time;
+mod tombstone;
 
 pub use field::PARTITION_FIELD_NAME;
 pub(crate) use routed::{may_route, topic_and_path};
 pub use template::PATH_TEMPLATE;
 pub use time::{LOCALE, PARTITION_DURATION_MS, PATH_FORMAT};
+pub(crate) use tombstone::{directories, is_of_tombstones};
 
 /// Which partitioner a connector uses.
 pub const PARTITIONER_CLASS: Key = Key::new(
@@ -150,6 +152,7 @@ pub type BuildPartitioner = fn(&Settings) -> Result<Box<dyn Partitioner>, Invali
 /// `partitioner` with what every partitioner of a connector has around it.
 fn complete(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<Box<dyn Partitioner>, Invalid> {
     let partitioner = affix::affixed(settings, partitioner)?;
+    let partitioner = tombstone::with_tombstones(settings, partitioner)?;
     Ok(Box::new(routed::RoutedPartitioner { partitioner, may_route: may_route(settings) }))
 }
 
