@@ -16,6 +16,7 @@ mod registry;
 mod registry_access;
 mod settings;
 mod store_faults;
+mod store_features;
 mod streams;
 mod support;
 mod types;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             registry::TESTS,
             registry_access::TESTS,
             store_faults::TESTS,
+            store_features::TESTS,
             files::TESTS,
             types::TESTS,
             views::TESTS,

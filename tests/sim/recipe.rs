@@ -87,6 +87,7 @@ pub(crate) fn recipe(
             limits,
             schema: "".into(),
             config: fingerprint,
+            tagging: None,
         },
         given_schema: None,
         fingerprint,

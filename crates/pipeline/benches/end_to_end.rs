@@ -269,6 +269,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
             limits: FileLimits::new(&settings)?,
             schema: "".into(),
             config: fingerprint,
+            tagging: None,
         },
         given_schema: None,
         fingerprint,

@@ -115,6 +115,7 @@ impl World {
                 },
                 schema: "".into(),
                 config,
+                tagging: None,
             },
             given_schema: None,
             fingerprint: config,

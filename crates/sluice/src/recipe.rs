@@ -12,7 +12,8 @@ use schema::{
 };
 use transform::Chain;
 use writer::{
-    FileContext, FileLimits, KafkaColumns, Layout, NullValues, Rotation, Store, View, Views, partitioner_plugin,
+    FileContext, FileLimits, KafkaColumns, Layout, NullValues, Rotation, Store, Tagging, View, Views,
+    partitioner_plugin,
 };
 
 /// The converters that read keys and values, and headers, when neither connector nor worker names one.
@@ -148,6 +149,7 @@ pub(crate) struct Dry {
     /// The files beside those of values.
     pub(crate) views: Views,
     limits: FileLimits,
+    tagging: Option<Tagging>,
     null_values: NullValues,
     tolerance: Tolerance,
     kafka_columns: Option<KafkaColumns>,
@@ -187,6 +189,7 @@ impl Dry {
             layout: Layout::new(settings, format.extension())?.with_views(&views),
             views,
             limits: FileLimits::new(settings)?,
+            tagging: Tagging::new(settings)?,
             null_values: NullValues::new(settings)?,
             tolerance: tolerance(settings)?,
             needs_headers: header.is_some()
@@ -240,6 +243,7 @@ impl Dry {
                 limits: self.limits,
                 schema: "".into(),
                 config: self.fingerprint,
+                tagging: self.tagging,
             },
             given_schema: self.given_schema,
             fingerprint: self.fingerprint,

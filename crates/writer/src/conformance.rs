@@ -169,6 +169,7 @@ pub fn context_of(store: &Store, prefix: &str, format: &Arc<dyn Format>) -> Arc<
         },
         schema: "v1".into(),
         config: Fingerprint::of([&b"conformance"[..]]),
+        tagging: None,
     })
 }
 

@@ -112,9 +112,10 @@ impl OpenCut {
             self.compact();
             self.loose_batch = identity;
         }
+        let last = rows.offset(rows.len() - 1);
         for (index, values) in (first..).zip(views) {
             let file = &mut self.files[index];
-            if file.push(values) && self.loose.last() != Some(&index) {
+            if file.push(values, last) && self.loose.last() != Some(&index) {
                 self.loose.push(index);
             }
             if file.is_full() {

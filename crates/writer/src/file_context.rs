@@ -10,6 +10,7 @@ use crate::parquet_format::ROW_GROUP_ROWS_MAX;
 use crate::parquet_keys::PARQUET_ROW_GROUP_BYTES;
 use crate::s3::S3_PART_SIZE;
 use crate::store::Store;
+use crate::tagging::Tagging;
 use crate::views::{View, Views};
 
 /// Rows of a file that are held before they are encoded. Small files are never encoded before the cut, so a thousand of
@@ -61,6 +62,8 @@ pub struct FileContext {
     pub schema: Arc<str>,
     /// Fingerprint of the settings that shape names and rows.
     pub config: Fingerprint,
+    /// Tags of the files of values; `None` for none.
+    pub tagging: Option<Tagging>,
 }
 
 impl fmt::Debug for FileContext {

@@ -38,6 +38,8 @@ pub(crate) struct OpenFile {
     pub(crate) counts_records: bool,
     pub(crate) key: String,
     pub(crate) first: Offset,
+    /// Offset of its last row.
+    last: Offset,
     /// Columns of its rows; `None` while they are schemaless.
     pub(crate) schema: Option<SchemaRef>,
     /// What its first rows say of their schema beside its fields.
@@ -69,6 +71,7 @@ impl OpenFile {
             counts_records: false,
             key,
             first,
+            last: first,
             schema,
             value_schema,
             held: HeldRows::default(),
@@ -99,8 +102,10 @@ impl OpenFile {
             + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
     }
 
-    /// Appends rows of its schema, and says whether they keep a much larger batch alive.
-    pub(crate) fn push(&mut self, values: Values) -> bool {
+    /// Appends rows of its schema, the last of which has the offset `last`, and says whether they keep a much larger batch
+    /// alive.
+    pub(crate) fn push(&mut self, values: Values, last: Offset) -> bool {
+        self.last = last;
         self.rows += values.len() as u64;
         self.held.push(values)
     }
@@ -205,6 +210,7 @@ impl OpenFile {
             Some(upload) => Body::Upload(Box::new(upload)),
             None => Body::Put(self.encoded.take(usize::MAX)),
         };
+        let tagging = self.context.tagging.as_ref().filter(|_| self.view == View::Values);
         FinishedFile {
             key: self.key,
             view: self.view,
@@ -214,6 +220,7 @@ impl OpenFile {
             range: OffsetRange::new(self.first, end).unwrap_or(OffsetRange::empty_at(self.first)),
             mark: Mark { nonce: whose.nonce, end: Some(end), rows: Some(self.rows) },
             metadata,
+            tags: tagging.map(|tagging| tagging.of(self.first, self.last, self.rows)),
             format: Arc::clone(&self.context.format),
             body,
         }

@@ -9,6 +9,7 @@ use arrow::buffer::ScalarBuffer;
 use model::{Batch, Check, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Width, named};
 
 mod affix;
+mod bounded;
 mod default;
 mod field;
 mod routed;
@@ -153,7 +154,8 @@ pub type BuildPartitioner = fn(&Settings) -> Result<Box<dyn Partitioner>, Invali
 fn complete(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<Box<dyn Partitioner>, Invalid> {
     let partitioner = affix::affixed(settings, partitioner)?;
     let partitioner = tombstone::with_tombstones(settings, partitioner)?;
-    Ok(Box::new(routed::RoutedPartitioner { partitioner, may_route: may_route(settings) }))
+    let partitioner = routed::RoutedPartitioner { partitioner, may_route: may_route(settings) };
+    Ok(Box::new(bounded::BoundedPartitioner::new(settings, Box::new(partitioner))?))
 }
 
 /// What `partitioner.class` can name.
