@@ -23,6 +23,9 @@ pub(crate) const TESTS: &[Test] = &[
 /// `user:secret word` in the form of basic authentication.
 const BASIC: &str = "Basic dXNlcjpzZWNyZXQgd29yZA==";
 
+/// Keys of a converter, without their prefix.
+type Keys<'k> = &'k [(&'k str, &'k str)];
+
 /// Ten records of Avro in a topic, and the way to their schema.
 struct Stage {
     scene: Scene,
@@ -46,7 +49,7 @@ impl Stage {
     }
 
     /// A connector that asks the registry at `url`, with these keys of its converter.
-    fn config(&self, url: &str, keys: &[(&str, &str)]) -> Value {
+    fn config(&self, url: &str, keys: Keys) -> Value {
         let mut changes = json!({
             "value.converter": "io.confluent.connect.avro.AvroConverter",
             "value.converter.schemas.enable": null,
@@ -146,7 +149,7 @@ fn logins() -> Outcome {
                 password=\"secret word\";";
     let basic = || Login::Header(BASIC.to_owned());
     let token = || Login::Token(BASIC.to_owned(), Duration::from_secs(3_600));
-    let cases: [(&str, Login, &str, &[(&str, &str)]); 5] = [
+    let cases: [(&str, Login, &str, Keys); 5] = [
         ("url", basic(), "user:secret%20word", &[]),
         (
             "user-info",
