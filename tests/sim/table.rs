@@ -137,6 +137,7 @@ impl World {
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
             committer: Arc::new(DeltaCommitter::new(objects, table, "c", Duration::from_millis(500))),
+            dead_letters: None,
             schemas: Arc::new(schemas),
             budget: Budget::new(64 << 20),
             clock: self.wall.clone(),

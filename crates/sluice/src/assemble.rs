@@ -10,7 +10,7 @@ use delta::{DeltaCommitter, Table};
 use model::{Config, Invalid, Key, Offset, Settings, TopicPartition, find, named};
 use pipeline::{Budget, Clock, Control, Deadlines, Metrics, StoreRecovery, SystemClock, Task, TaskError, Wanted};
 use schema::{CONVERTERS, HEADER_CONVERTERS, Part};
-use source::{KafkaSource, Source, SourceConfig};
+use source::{DeadLetters, KafkaDeadLetters, KafkaSource, Source, SourceConfig};
 use supervisor::{Assembly, OffsetChange, OffsetsError, PluginInfo, Role, TaskFailure, TaskId, Validation};
 use tracing::{info, warn};
 use writer::newest::Labels;
@@ -19,6 +19,7 @@ use writer::{
 };
 
 use crate::consumer::{self, Consumer, consumer};
+use crate::dead_letters;
 use crate::delta_connector::{self, TableRecovery, Tables};
 use crate::guarantee;
 use crate::offsets::Group;
@@ -216,7 +217,10 @@ impl House {
         } else {
             warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
         }
-        source_config.with_headers = dry.needs_headers;
+        let opening = self.dead_letters(&task, &settings);
+        let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };
+        let dead_letters = dead_letters?;
+        source_config.with_headers |= dry.needs_headers;
         let (mut recipe, schemas) = dry.with(&store);
         let mut committer: Arc<dyn Committer> = Arc::new(ObjectCommitter::new(store.clone(), on_existing));
         if let Some(table) = &table {
@@ -236,6 +240,7 @@ impl House {
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
             committer,
+            dead_letters,
             schemas: Arc::new(schemas),
             budget: self.budget.clone(),
             clock: self.clock.clone(),
@@ -262,6 +267,23 @@ impl House {
         }
         let clock = self.clock.clone();
         self.tables.open(&task.connector, given, store, Arc::new(move || clock.now_ms()), seed).await
+    }
+
+    /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.
+    async fn dead_letters(
+        &self,
+        task: &TaskId,
+        settings: &Settings,
+    ) -> Result<Option<Arc<dyn DeadLetters>>, TaskError> {
+        let consumer = self.consumer(&task.connector, settings)?;
+        let (name, worker) = (&task.connector, &self.worker.settings);
+        let Some((config, warnings)) = dead_letters::config(name, task.task, settings, worker, &consumer)? else {
+            return Ok(None);
+        };
+        for warning in warnings {
+            warn!(%task, "{warning}");
+        }
+        Ok(Some(Arc::new(KafkaDeadLetters::open(&config).await?)))
     }
 
     /// The clean-up beside a connector's first task.
@@ -295,6 +317,8 @@ impl House {
         }
         let mut config = SourceConfig::new(consumer.properties, source::subscription(settings)?);
         config.on_data_loss = source::on_data_loss(settings)?;
+        // A dead letter has the headers of its record.
+        config.with_headers = dead_letters::has_topic(settings);
         config.fetch_bytes = (self.budget.limit() / 32 / tasks).clamp(2 << 20, 64 << 20);
         config.queue_bytes_max = (self.budget.limit() / 64 / tasks).clamp(1 << 20, 32 << 20);
         config.revoke_timeout = self.worker.graceful_timeout;
