@@ -66,7 +66,10 @@ impl Log {
                 let table = Path::from_absolute_path(&path).map_err(|error| error.to_string())?;
                 (format!("file://{}/", encoded(&path.to_string_lossy())), Arc::new(LocalFileSystem::new()), table)
             }
-            None => (format!("table:///{}", encoded(location)), store.client(), Path::from(location)),
+            None => {
+                let table = Path::parse(location).map_err(|error| error.to_string())?;
+                (format!("table:///{}", encoded(location)), store.client(), table)
+            }
         };
         let url = Url::parse(&url).map_err(|error| error.to_string())?;
         let below: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(root.clone(), table));

@@ -10,7 +10,7 @@ use delta::{DeltaCommitter, Table};
 use model::{Config, Invalid, Key, Offset, Settings, TopicPartition, find, named};
 use pipeline::{Budget, Clock, Control, Deadlines, Metrics, StoreRecovery, SystemClock, Task, TaskError, Wanted};
 use schema::{CONVERTERS, HEADER_CONVERTERS, Part};
-use source::{DeadLetters, KafkaDeadLetters, KafkaSource, Source, SourceConfig};
+use source::{DataLoss, DeadLetters, KafkaDeadLetters, KafkaSource, Recovery, Source, SourceConfig};
 use supervisor::{Assembly, OffsetChange, OffsetsError, PluginInfo, Role, TaskFailure, TaskId, Validation};
 use tracing::{info, warn};
 use writer::newest::Labels;
@@ -198,25 +198,18 @@ impl House {
         if task.task == 0 {
             info!(connector = %task.connector, "{}", self.guarantee(&task.connector, &given, Some(probe))?);
         }
-        let _cleaner = match &table {
-            None => self.cleaner(&task, &settings, &store, &dry.layout)?,
-            Some(_) => None,
-        };
+        let _cleaner = if table.is_none() { self.cleaner(&task, &settings, &store, &dry.layout)? } else { None };
         let tasks = self.running_tasks.fetch_add(1, Ordering::Relaxed) + 1;
         let _running = Running(&self.running_tasks);
         let mut source_config = self.source_config(&task, &settings, tasks)?;
-        if let Some(table) = &table {
-            let (table, connector) = (table.clone(), task.connector.clone());
-            source_config.recovery = Some(Arc::new(TableRecovery { table, connector }));
-        } else if probe.listable {
-            let layout = dry.layout.clone();
-            let labels = Labels { format: dry.format.clone(), views: dry.views.clone() };
-            let on_data_loss = source_config.on_data_loss;
-            let recovery = StoreRecovery::new(store.clone(), layout, labels, on_existing, on_data_loss);
-            source_config.recovery = Some(Arc::new(recovery));
-        } else {
-            warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
-        }
+        source_config.recovery = match &table {
+            Some(table) => Some(Arc::new(TableRecovery { table: table.clone(), connector: task.connector.clone() })),
+            None if probe.listable => Some(recovery(&store, &dry, on_existing, source_config.on_data_loss)),
+            None => {
+                warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
+                None
+            }
+        };
         let opening = self.dead_letters(&task, &settings);
         let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };
         let dead_letters = dead_letters?;
@@ -331,6 +324,12 @@ impl House {
         let settings = if is_table(&settings) { delta_connector::translated(&settings)? } else { settings };
         Group::new(name, &settings, self.consumer(name, &settings)?)
     }
+}
+
+/// What tells from the objects in `store` where topic-partitions end that the group does not know.
+fn recovery(store: &Store, dry: &Dry, on_existing: OnExisting, on_data_loss: DataLoss) -> Arc<dyn Recovery> {
+    let labels = Labels { format: dry.format.clone(), views: dry.views.clone() };
+    Arc::new(StoreRecovery::new(store.clone(), dry.layout.clone(), labels, on_existing, on_data_loss))
 }
 
 /// Does `work`; `None` when the task is asked to stop meanwhile.
