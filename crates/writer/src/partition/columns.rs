@@ -8,11 +8,13 @@ use arrow::datatypes::DataType;
 use model::{Batch, Rejected, Stage, Values};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::field::KEY_BYTES_MAX;
 use super::{Partitioner, Placed, SplitBuilder};
 
 /// What stands for no value, in the paths of Hive and all who came after it.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Bytes of a path; object stores take keys of 1,024, and the table and the name of the file take their part.
+const PATH_BYTES_MAX: usize = 640;
 
 /// What names and values of columns keep in a path.
 const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -73,7 +75,7 @@ impl Partitioner for ColumnsPartitioner {
                         let value = texts.is_valid(row).then(|| texts.value(row)).filter(|value| !value.is_empty());
                         push_segment(&mut path, name, value);
                     }
-                    if path.len() >= KEY_BYTES_MAX {
+                    if path.len() > PATH_BYTES_MAX {
                         reject(&mut split, row, "its path is longer than object stores take".to_owned());
                         continue;
                     }
