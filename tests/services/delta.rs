@@ -149,7 +149,10 @@ fn directory() -> Outcome {
         .map_err(|error| Error::Call { what: "mkdir".to_owned(), why: error.to_string() })?;
     let lake = Lake { scene: &scene, place: directory.join("table").display().to_string() };
     let schema = "day DATE, kind STRING, number INT";
-    let value = |number: i64| json!({"day": format!("2026-01-{:02}", 1 + number % 3), "kind": ["a b", "c/d", ""][number as usize % 3], "number": number});
+    let value = |number: i64| {
+        let kind = ["a b", "c/d", ""][number as usize % 3];
+        json!({"day": format!("2026-01-{:02}", 1 + number % 3), "kind": kind, "number": number})
+    };
     let records = |numbers: std::ops::Range<i64>| -> Vec<Record> {
         numbers.map(|number| at((number % 2) as i32, value(number).to_string())).collect()
     };

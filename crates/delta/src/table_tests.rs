@@ -72,7 +72,8 @@ async fn log(objects: &InMemory) -> Vec<Vec<Value>> {
 /// The ranges of `app_id` that the log holds, in its order.
 fn ranges(log: &[Vec<Value>], app_id: &str) -> Vec<(i64, i64)> {
     let adds = log.iter().flatten().filter_map(|line| line["add"]["path"].as_str());
-    let of_app = adds.filter_map(|path| path.strip_prefix(&format!("{app_id}+")));
+    let prefix = format!("{}+", app_id.replace(':', "%3A"));
+    let of_app = adds.filter_map(|path| path.strip_prefix(&prefix));
     of_app
         .map(|rest| {
             let (start, rest) = rest.split_once('+').unwrap();
@@ -246,12 +247,11 @@ async fn a_table_that_was_replaced_is_not_written_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_is_written_beside_commits_and_makes_opening_cheap() {
+async fn a_checkpoint_is_written_beside_commits_and_stands_for_those_before_it() {
     let objects = Arc::new(InMemory::new());
-    let counted = FaultyStore::new(objects.clone(), |_, _| Fate::Fine);
     let properties = Map::from_iter([("delta.checkpointInterval".to_owned(), json!("10"))]);
     let options = TableOptions { properties, linger: Duration::ZERO, ..options(1) };
-    let table = Table::open(store(Arc::new(counted.clone())), options.clone()).await.unwrap();
+    let table = Table::open(store(objects.clone()), options.clone()).await.unwrap();
     for offset in 0..40 {
         table.commit(proposal("c:t:0", offset, offset + 1)).await.unwrap();
     }
@@ -260,9 +260,11 @@ async fn a_checkpoint_is_written_beside_commits_and_makes_opening_cheap() {
     while object_store::ObjectStoreExt::head(&*objects, &hint).await.is_err() {
         tokio::task::yield_now().await;
     }
-    let before = counted.count(Request::Get);
-    let other = Table::open(store(Arc::new(counted.clone())), options).await.unwrap();
-    assert!(counted.count(Request::Get) - before < 80, "of 41 commits, each read twice, a checkpoint spares some");
+    for version in 0..10 {
+        let path = object_store::path::Path::from(format!("lake/t/_delta_log/{version:020}.json"));
+        object_store::ObjectStoreExt::delete(&*objects, &path).await.unwrap();
+    }
+    let other = Table::open(store(objects.clone()), options).await.unwrap();
     assert_eq!((other.known().version, other.known().txns["c:t:0"]), (40, 40));
     other.commit(proposal("c:t:0", 40, 41)).await.unwrap();
     assert!(table.commit(proposal("c:t:0", 40, 42)).await.is_err());

@@ -133,6 +133,7 @@ pub(crate) const KEYS: &[Key] = &[
 const NOT_HERE: &[&str] = &[
     "format.class",
     "s3.bucket.name",
+    "storage.class",
     "topics.dir",
     "directory.delim",
     "file.delim",
