@@ -11,6 +11,7 @@ use crate::avro_reader::AvroReader;
 use crate::avro_schema::{AvroOptions, AvroSchema};
 use crate::json_converter::rows_of;
 use crate::registry::{Registry, Rejections, Run, SchemaKind, WireId, runs};
+use crate::registry_latest::Reading;
 use crate::{Converter, Decoded, Error, Part};
 
 /// Writer schemas that one converter keeps columns for.
@@ -77,7 +78,14 @@ pub(crate) struct AvroConverter {
     part: Part,
     registry: Registry,
     options: AvroOptions,
-    readers: HashMap<WireId, Result<Reader, String>>,
+    readers: HashMap<WireId, KnownReader>,
+}
+
+/// The reader of one writer schema, or why there is none.
+struct KnownReader {
+    /// The schema it is read with, if not with itself.
+    latest_id: Option<i32>,
+    reader: Result<Reader, String>,
 }
 
 /// The columns of one writer schema, and what batches say about it.
@@ -105,31 +113,41 @@ impl AvroConverter {
     /// The reader of `id`, or the reason to reject its records. A converter belongs to one topic-partition, so an id means
     /// one version.
     async fn reader(&mut self, id: WireId, topic: &str) -> Result<Result<&mut Reader, String>, Error> {
-        if !self.readers.contains_key(&id) {
-            let registered = match self.registry.schema(id, topic).await {
-                Ok(registered) => registered,
+        if self.registry.reads_latest() || !self.readers.contains_key(&id) {
+            let reading = match self.registry.reading(id, topic).await {
+                Ok(reading) => reading,
                 Err(lookup) => return Ok(Err(lookup.reason()?)),
             };
-            let parsed = match registered.kind {
-                SchemaKind::Avro => AvroSchema::parse(&registered, self.options),
-                SchemaKind::Protobuf => Err(format!("the schema {id} is Protobuf; use ProtobufConverter")),
-                SchemaKind::Json => Err(format!("the schema {id} is JSON Schema; use JsonSchemaConverter")),
-            };
-            let reader = parsed.map(|schema| {
-                let version = schema.version.or(registered.version);
-                let value_schema = ValueSchema { name: schema.name.clone(), version };
-                Reader { reader: AvroReader::new(schema), schema: Arc::new(value_schema) }
-            });
-            if self.readers.len() >= READERS_MAX {
-                self.readers.clear();
+            if self.readers.get(&id).is_none_or(|known| known.latest_id != reading.latest_id()) {
+                if self.readers.len() >= READERS_MAX {
+                    self.readers.clear();
+                }
+                let known = KnownReader { latest_id: reading.latest_id(), reader: self.made(&reading, id) };
+                self.readers.insert(id, known);
             }
-            self.readers.insert(id, reader);
         }
-        match self.readers.get_mut(&id) {
+        match self.readers.get_mut(&id).map(|known| &mut known.reader) {
             Some(Ok(reader)) => Ok(Ok(reader)),
             Some(Err(reason)) => Ok(Err(reason.clone())),
             None => Ok(Err(format!("the schema {id} is not known"))),
         }
+    }
+
+    fn made(&self, reading: &Reading, id: WireId) -> Result<Reader, String> {
+        for schema in [&reading.written, reading.latest.as_ref().unwrap_or(&reading.written)] {
+            match schema.kind {
+                SchemaKind::Avro => {}
+                SchemaKind::Protobuf => return Err(format!("the schema {id} is Protobuf; use ProtobufConverter")),
+                SchemaKind::Json => return Err(format!("the schema {id} is JSON Schema; use JsonSchemaConverter")),
+            }
+        }
+        let schema = match &reading.latest {
+            None => AvroSchema::parse(&reading.written, self.options),
+            Some(latest) => AvroSchema::resolve(&reading.written, latest, self.options),
+        }?;
+        let version = schema.version.or(reading.read_with().version);
+        let value_schema = ValueSchema { name: schema.name.clone(), version };
+        Ok(Reader { reader: AvroReader::new(schema), schema: Arc::new(value_schema) })
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::registry_client::{Failure, RegistryClient};
+use crate::registry_latest::Latest;
 use crate::registry_keys::{KEY_SUBJECT_NAME_STRATEGY, VALUE_SUBJECT_NAME_STRATEGY};
 use crate::{Decoded, Error, Part};
 
@@ -118,6 +119,7 @@ struct Inner {
     client: RegistryClient,
     part: Part,
     names: SubjectNames,
+    latest: Latest,
     known: Mutex<Known>,
 }
 
@@ -134,7 +136,16 @@ impl Registry {
     pub(crate) fn build(settings: &Settings, part: Part) -> Result<Registry, Invalid> {
         let client = RegistryClient::build(settings)?;
         let names = subject_names(settings, part)?;
-        Ok(Registry { inner: Arc::new(Inner { client, part, names, known: Mutex::default() }) })
+        let latest = Latest::build(settings)?;
+        Ok(Registry { inner: Arc::new(Inner { client, part, names, latest, known: Mutex::default() }) })
+    }
+
+    pub(crate) fn client(&self) -> &RegistryClient {
+        &self.inner.client
+    }
+
+    pub(crate) fn latest(&self) -> &Latest {
+        &self.inner.latest
     }
 
     /// The schema of `id`, with its version under the subject of `topic`. It is asked for once and then remembered; that
@@ -224,7 +235,7 @@ impl Registry {
     }
 
     /// Appends what the schema of `answer` refers to, depth first.
-    async fn add_references(
+    pub(crate) async fn add_references(
         &self,
         answer: &Value,
         references: &mut Vec<Reference>,
@@ -280,7 +291,7 @@ impl Registry {
     }
 
     /// The subjects that strategies give, that of the configured one first.
-    fn subjects(&self, topic: &str, record: Option<&str>) -> Vec<String> {
+    pub(crate) fn subjects(&self, topic: &str, record: Option<&str>) -> Vec<String> {
         let by_topic = format!("{topic}-{}", part_name(self.inner.part));
         let (Some(record), topic) = (record, topic) else { return vec![by_topic] };
         let (by_record, by_both) = (record.to_owned(), format!("{topic}-{record}"));
@@ -325,14 +336,14 @@ fn id_name(id: WireId) -> String {
 }
 
 /// What is missing beside the schema itself is no fault of the record.
-fn lookup(failure: Failure) -> Lookup {
+pub(crate) fn lookup(failure: Failure) -> Lookup {
     match failure {
         Failure::Missing(why) | Failure::Config(why) => Lookup::Config(why),
         Failure::Unavailable(why) => Lookup::Unavailable(why),
     }
 }
 
-fn kind(answer: &Value) -> Result<SchemaKind, String> {
+pub(crate) fn kind(answer: &Value) -> Result<SchemaKind, String> {
     match answer["schemaType"].as_str() {
         None | Some("AVRO") => Ok(SchemaKind::Avro),
         Some("PROTOBUF") => Ok(SchemaKind::Protobuf),
@@ -341,7 +352,7 @@ fn kind(answer: &Value) -> Result<SchemaKind, String> {
     }
 }
 
-fn text(answer: &Value) -> Result<String, String> {
+pub(crate) fn text(answer: &Value) -> Result<String, String> {
     answer["schema"].as_str().map(str::to_owned).ok_or_else(|| {
         "what answers under schema.registry.url is no schema registry: there is no \"schema\" in its answer".to_owned()
     })
@@ -356,7 +367,7 @@ fn plain_subject(subject: &str) -> &str {
 }
 
 /// The name by which the strategies of records call a schema.
-fn record_name(kind: SchemaKind, text: &str) -> Option<String> {
+pub(crate) fn record_name(kind: SchemaKind, text: &str) -> Option<String> {
     match kind {
         SchemaKind::Avro => {
             let json: Value = serde_json::from_str(text).ok()?;
