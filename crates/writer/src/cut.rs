@@ -1,4 +1,4 @@
-//! All open files of one lane's cut: rows first, then row groups, then parts of invisible uploads.
+//! All open files of one lane's cut.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,15 +7,14 @@ use std::sync::Arc;
 use arrow::array::StructArray;
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::future::join_all;
-use model::{Batch, Nonce, Offset, OffsetRange, Plan, TopicPartition, ValueSchema, Values};
-use tracing::warn;
+use model::{Batch, Nonce, OffsetRange, Plan, TopicPartition, Values};
 
 use crate::error::Error;
 use crate::file_context::FileContext;
-use crate::format::{self, Encoder, FileFooter, Mark};
-use crate::held::{HeldRows, all_have_values, batch_identity};
-use crate::publish::{Body, FinishedFile};
-use crate::upload::{PartBuffer, Upload};
+use crate::held::{all_have_values, batch_identity};
+use crate::open_file::{OpenFile, WholeCut, Whose};
+use crate::publish::FinishedFile;
+use crate::upload::Upload;
 
 /// Under memory pressure a file with fewer bytes of rows than this is not encoded: its encoder would weigh as much.
 const SPILL_BYTES_MIN: usize = 1024 * 1024;
@@ -23,16 +22,18 @@ const SPILL_BYTES_MIN: usize = 1024 * 1024;
 /// The task gives way after so many files, because encoding never waits by itself.
 const FILES_WITHOUT_A_PAUSE: usize = 32;
 
-/// The rows of one topic-partition since its last cut, in one file for each path.
+/// The rows of one topic-partition since its last cut, in one file for each schema and path.
 ///
 /// Dropping it leaves nothing visible; [`Self::abort`] also removes what was uploaded.
 pub struct OpenCut {
-    context: Arc<FileContext>,
-    topic_partition: TopicPartition,
-    nonce: Nonce,
-    schema: Option<SchemaRef>,
+    whose: Whose,
+    /// What its rows are, each named once.
+    kinds: Vec<Kind>,
+    /// Which of them the rows are that come next.
+    kind: usize,
     files: Vec<OpenFile>,
-    by_path: HashMap<Arc<str>, usize>,
+    /// By kind and path.
+    by_place: HashMap<(usize, Arc<str>), usize>,
     /// Files with more rows than they should hold unencoded.
     full: Vec<usize>,
     /// Files that keep the batch alive of which they hold only a little, and that batch.
@@ -42,44 +43,15 @@ pub struct OpenCut {
     encoded_anything: bool,
 }
 
+/// Rows of one schema: how their files are made, and their columns once a row came.
+struct Kind {
+    context: Arc<FileContext>,
+    schema: Option<SchemaRef>,
+}
+
 impl fmt::Debug for OpenCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpenCut({}, {} files, {} rows)", self.topic_partition, self.files.len(), self.rows)
-    }
-}
-
-struct OpenFile {
-    key: String,
-    first: Offset,
-    /// What its first rows say of their schema beside its fields.
-    value_schema: Option<Arc<ValueSchema>>,
-    held: HeldRows,
-    rows: u64,
-    /// Rows, and their bytes in memory, in the row group that is under way.
-    group_rows: usize,
-    group_bytes: usize,
-    encoder: Option<Box<dyn Encoder>>,
-    encoded: PartBuffer,
-    upload: Option<Upload>,
-    bytes: u64,
-}
-
-impl OpenFile {
-    fn encoder_bytes(&self) -> usize {
-        self.encoder.as_ref().map_or(0, |encoder| encoder.held_bytes())
-    }
-
-    /// What encoding and ending the row group would free, at most.
-    fn spillable_bytes(&self) -> usize {
-        self.held.bytes() + self.encoder_bytes()
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.held.bytes()
-            + self.held.overhead_bytes()
-            + self.encoder_bytes()
-            + self.encoded.bytes()
-            + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
+        write!(f, "OpenCut({}, {} files, {} rows)", self.whose.topic_partition, self.files.len(), self.rows)
     }
 }
 
@@ -87,12 +59,11 @@ impl OpenCut {
     /// A cut without rows. `nonce` will mark its objects; a replayed plan gives the one it was made with.
     pub fn new(context: Arc<FileContext>, topic_partition: TopicPartition, nonce: Nonce) -> OpenCut {
         OpenCut {
-            context,
-            topic_partition,
-            nonce,
-            schema: None,
+            whose: Whose { topic_partition, nonce },
+            kinds: vec![Kind { context, schema: None }],
+            kind: 0,
             files: Vec::new(),
-            by_path: HashMap::new(),
+            by_place: HashMap::new(),
             full: Vec::new(),
             loose: Vec::new(),
             loose_batch: 0,
@@ -101,8 +72,18 @@ impl OpenCut {
         }
     }
 
+    /// The rows that come next have the schema that `context` names: they go to files of their own, beside those of rows
+    /// with other schemas.
+    pub fn turn_to(&mut self, context: Arc<FileContext>) {
+        let known = self.kinds.iter().position(|kind| kind.context.schema == context.schema);
+        self.kind = known.unwrap_or_else(|| {
+            self.kinds.push(Kind { context, schema: None });
+            self.kinds.len() - 1
+        });
+    }
+
     /// Appends rows that belong to `path`, in the order of their offsets, without a copy. An error leaves the cut as it
-    /// was: the rows have no value, another schema than the cut, or a path that makes no object key.
+    /// was: the rows have no value, another schema than those before, or a path that makes no object key.
     pub fn append(&mut self, rows: &Batch, path: &Arc<str>) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
@@ -115,16 +96,13 @@ impl OpenCut {
             self.loose_batch = identity;
         }
         let file = &mut self.files[index];
-        if file.held.push(rows.values.clone()) && self.loose.last() != Some(&index) {
+        if file.push(rows.values.clone()) && self.loose.last() != Some(&index) {
             self.loose.push(index);
         }
-        file.rows += rows.len() as u64;
-        self.rows += rows.len() as u64;
-        let limits = self.context.limits;
-        let is_group = file.group_rows + file.held.rows() >= limits.row_group_rows;
-        if is_group || file.held.bytes() >= limits.rows_bytes.min(limits.row_group_bytes) {
+        if file.is_full() {
             self.full.push(index);
         }
+        self.rows += rows.len() as u64;
         Ok(())
     }
 
@@ -136,11 +114,6 @@ impl OpenCut {
     /// Number of files.
     pub fn open_files(&self) -> usize {
         self.files.len()
-    }
-
-    /// Whether there is a file for `path` already.
-    pub fn has_file(&self, path: &str) -> bool {
-        self.by_path.contains_key(path)
     }
 
     /// Whether it has no row.
@@ -155,10 +128,10 @@ impl OpenCut {
 
     /// Marks its objects.
     pub fn nonce(&self) -> Nonce {
-        self.nonce
+        self.whose.nonce
     }
 
-    /// Whether a row group was encoded: from then on the schema is fixed until the cut ends.
+    /// Whether a row group was encoded: from then on the schemas are fixed until the cut ends.
     pub fn encoded_anything(&self) -> bool {
         self.encoded_anything
     }
@@ -176,7 +149,7 @@ impl OpenCut {
     }
 
     /// Brings all rows to a newer schema: `project` gives the same rows in the columns of `schema`, and `context` names
-    /// that schema. Only while nothing is encoded.
+    /// that schema. Only while nothing is encoded and all rows have one schema.
     pub fn reschema(
         &mut self,
         context: Arc<FileContext>,
@@ -184,11 +157,13 @@ impl OpenCut {
         project: &dyn Fn(&StructArray) -> StructArray,
     ) {
         assert!(!self.encoded_anything, "the schema is fixed once a row group is encoded");
+        assert!(self.kinds.len() == 1, "rows of several schemas have no newer one");
+        let columns = self.kinds[0].schema.is_some().then(|| Arc::new(Schema::new(schema.fields().clone())));
         for file in &mut self.files {
             file.held.project(project);
+            (file.context, file.schema) = (Arc::clone(&context), columns.clone());
         }
-        self.schema = self.schema.is_some().then(|| Arc::new(Schema::new(schema.fields().clone())));
-        self.context = context;
+        self.kinds[0] = Kind { context, schema: columns };
     }
 
     /// Encodes rows of large files and sends full parts; then, while more than `down_to_bytes` are held, those of the largest
@@ -196,24 +171,20 @@ impl OpenCut {
     /// After [`Error::Transient`] nothing is lost, call again.
     pub async fn spill(&mut self, down_to_bytes: usize) -> Result<(), Error> {
         while let Some(index) = self.full.pop() {
-            self.encode(index, false)?;
-            self.send_full_parts(index).await?;
+            self.encode(index, false).await?;
         }
         if self.held_bytes() <= down_to_bytes {
             return Ok(());
         }
         self.compact();
-        for index in 0..self.files.len() {
+        for file in &mut self.files {
             // What an earlier call could not send.
-            self.send_full_parts(index).await?;
+            file.send_full_parts(&self.whose).await?;
         }
         while self.held_bytes() > down_to_bytes {
             let largest = (0..self.files.len()).max_by_key(|index| self.files[*index].spillable_bytes());
             match largest.filter(|index| self.files[*index].spillable_bytes() >= SPILL_BYTES_MIN) {
-                Some(index) => {
-                    self.encode(index, true)?;
-                    self.send_full_parts(index).await?;
-                }
+                Some(index) => self.encode(index, true).await?,
                 None => break,
             }
         }
@@ -225,44 +196,30 @@ impl OpenCut {
         Ok(())
     }
 
+    async fn encode(&mut self, index: usize, ends_group: bool) -> Result<(), Error> {
+        let file = &mut self.files[index];
+        self.encoded_anything |= file.encode(ends_group, &self.whose)?;
+        file.send_full_parts(&self.whose).await
+    }
+
     /// Ends the cut, which covers `range` under `plan`: encodes the rest and waits until every part is there. Nothing
     /// becomes visible. The files come in the order of their first rows, and each says of itself what the plan is, so that
     /// any of them tells the whole cut. On an error uploads are aborted: read the cut again from its start.
     pub async fn finish(mut self, range: OffsetRange, plan: &Plan) -> Result<Vec<FinishedFile>, Error> {
-        debug_assert_eq!((range.end(), self.nonce), (plan.end(), plan.nonce), "the plan of another cut");
+        debug_assert_eq!((range.end(), self.nonce()), (plan.end(), plan.nonce), "the plan of another cut");
         let whole = WholeCut { range, plan: plan.to_metadata() };
-        let end = range.end();
-        let mut finished = Vec::with_capacity(self.files.len());
         self.compact();
         for index in 0..self.files.len() {
             if index % FILES_WITHOUT_A_PAUSE == FILES_WITHOUT_A_PAUSE - 1 {
                 tokio::task::yield_now().await;
             }
-            if let Err(error) = self.finish_file(index, &whole).await {
+            if let Err(error) = self.files[index].finish(&whole, &self.whose).await {
                 self.abort().await;
                 return Err(error);
             }
         }
-        let (context, topic_partition, nonce) = (self.context, self.topic_partition, self.nonce);
-        for mut file in self.files {
-            let range = OffsetRange::new(file.first, end).unwrap_or(OffsetRange::empty_at(file.first));
-            let footer = footer(&context, &topic_partition, nonce, &file, Some(&whole));
-            let body = match file.upload.take() {
-                Some(upload) => Body::Upload(Box::new(upload)),
-                None => Body::Put(file.encoded.take(usize::MAX)),
-            };
-            finished.push(FinishedFile {
-                key: file.key,
-                rows: file.rows,
-                bytes: file.bytes,
-                range,
-                mark: Mark { nonce, end: Some(end), rows: Some(file.rows) },
-                metadata: footer.to_metadata(),
-                format: Arc::clone(&context.format),
-                body,
-            });
-        }
-        Ok(finished)
+        let OpenCut { files, whose, .. } = self;
+        Ok(files.into_iter().map(|file| file.finished(&whole, &whose)).collect())
     }
 
     /// Removes what was uploaded. The rows are gone; nothing of them was visible.
@@ -276,183 +233,38 @@ impl OpenCut {
         if !all_have_values(&rows.values) {
             return refuse("a record without a value cannot be a row, see behavior.on.null.values".to_owned());
         }
-        match (&rows.values, &self.schema) {
+        let Kind { context, schema } = &mut self.kinds[self.kind];
+        match (&rows.values, &schema) {
             (Values::Typed(columns), Some(schema)) if columns.fields() != &schema.fields => {
-                refuse("the rows have another schema than the open cut".to_owned())
+                refuse("the rows have another schema than those before".to_owned())
             }
             (Values::Typed(_), Some(_)) => Ok(()),
             (Values::Typed(columns), None) => {
-                self.schema = Some(Arc::new(Schema::new(columns.fields().clone())));
+                *schema = Some(Arc::new(Schema::new(columns.fields().clone())));
                 Ok(())
             }
-            (Values::Schemaless(_), _) if self.context.format.needs_columns() => {
-                refuse(format!("{} files need values with a schema", self.context.format.extension()))
+            (Values::Schemaless(_), _) if context.format.needs_columns() => {
+                refuse(format!("{} files need values with a schema", context.format.extension()))
             }
             (Values::Schemaless(_), _) => Ok(()),
         }
     }
 
     fn file_of(&mut self, rows: &Batch, path: &Arc<str>) -> Result<usize, Error> {
-        if let Some(index) = self.by_path.get(path) {
+        let place = (self.kind, Arc::clone(path));
+        if let Some(index) = self.by_place.get(&place) {
             return Ok(*index);
         }
+        let Kind { context, schema } = &self.kinds[self.kind];
         let first = rows.offset(0);
-        let key = (self.context.object_key)(&self.topic_partition, path, first);
-        if let Err(error) = self.context.store.path("create", &key) {
+        let key = (context.object_key)(&self.whose.topic_partition, path, first);
+        if let Err(error) = context.store.path("create", &key) {
             return Err(Error::Rows { key, at: rows.position(0).to_string(), reason: error.to_string() });
         }
-        self.files.push(OpenFile {
-            key,
-            first,
-            value_schema: rows.schema.clone(),
-            held: HeldRows::default(),
-            rows: 0,
-            group_rows: 0,
-            group_bytes: 0,
-            encoder: None,
-            encoded: PartBuffer::default(),
-            upload: None,
-            bytes: 0,
-        });
-        self.by_path.insert(Arc::clone(path), self.files.len() - 1);
+        self.files.push(OpenFile::new(Arc::clone(context), key, first, schema.clone(), rows.schema.clone()));
+        self.by_place.insert(place, self.files.len() - 1);
         Ok(self.files.len() - 1)
     }
-
-    /// Makes one row group of all rows that the file holds.
-    /// Encodes the rows that a file holds; the row group ends when it is full, or when `ends_group` says so.
-    fn encode(&mut self, index: usize, ends_group: bool) -> Result<(), Error> {
-        let limits = self.context.limits;
-        let file = &mut self.files[index];
-        file.group_rows += file.held.rows();
-        file.group_bytes += file.held.bytes();
-        if file.group_rows == 0 {
-            return Ok(());
-        }
-        self.encoded_anything = true;
-        let rows = file.held.take();
-        let is_full = file.group_rows >= limits.row_group_rows || file.group_bytes >= limits.row_group_bytes;
-        let ends_group = ends_group || is_full;
-        if ends_group {
-            (file.group_rows, file.group_bytes) = (0, 0);
-        }
-        let chunk =
-            encode_rows(&self.context, &self.schema, file, &rows, ends_group, &self.topic_partition, self.nonce)
-                .map_err(|reason| rows_error(&self.topic_partition, &self.files[index], reason))?;
-        let file = &mut self.files[index];
-        file.bytes += chunk.len() as u64;
-        file.encoded.push(chunk);
-        Ok(())
-    }
-
-    async fn send_full_parts(&mut self, index: usize) -> Result<(), Error> {
-        let part_bytes = self.context.limits.part_bytes;
-        while self.files[index].encoded.bytes() >= part_bytes {
-            self.send_part(index, part_bytes).await?;
-        }
-        Ok(())
-    }
-
-    async fn send_part(&mut self, index: usize, bytes: usize) -> Result<(), Error> {
-        let footer = footer(&self.context, &self.topic_partition, self.nonce, &self.files[index], None);
-        let file = &mut self.files[index];
-        let upload = match &mut file.upload {
-            Some(upload) => upload,
-            None => file.upload.insert(Upload::begin(&self.context.store, &file.key, &footer).await?),
-        };
-        upload.send(file.encoded.take(bytes)).await
-    }
-
-    async fn finish_file(&mut self, index: usize, whole: &WholeCut) -> Result<(), Error> {
-        self.encode(index, false)?;
-        let footer = footer(&self.context, &self.topic_partition, self.nonce, &self.files[index], Some(whole));
-        let file = &mut self.files[index];
-        let Some(mut encoder) = file.encoder.take() else { return Ok(()) };
-        let last = encoder.finish(&footer).map_err(|reason| rows_error(&self.topic_partition, file, reason))?;
-        file.bytes += last.len() as u64;
-        file.encoded.push(last);
-        if self.files[index].upload.is_none() {
-            return Ok(());
-        }
-        while let Err(error) = self.send_rest(index).await {
-            if !error.is_transient() {
-                return Err(error);
-            }
-            warn!(key = %self.files[index].key, %error, "store does not answer, sending parts again");
-            tokio::time::sleep(self.context.store.rules().redelivery).await;
-        }
-        Ok(())
-    }
-
-    async fn send_rest(&mut self, index: usize) -> Result<(), Error> {
-        self.send_full_parts(index).await?;
-        if self.files[index].encoded.bytes() > 0 {
-            self.send_part(index, usize::MAX).await?;
-        }
-        match &mut self.files[index].upload {
-            Some(upload) => upload.settle().await,
-            None => Ok(()),
-        }
-    }
-}
-
-fn encode_rows(
-    context: &FileContext,
-    schema: &Option<SchemaRef>,
-    file: &mut OpenFile,
-    rows: &[Values],
-    ends_group: bool,
-    topic_partition: &TopicPartition,
-    nonce: Nonce,
-) -> Result<bytes::Bytes, String> {
-    if file.encoder.is_none() {
-        let schema = schema.clone().unwrap_or_else(|| Arc::new(Schema::empty()));
-        let footer = footer(context, topic_partition, nonce, file, None);
-        file.encoder = Some(context.format.open(&schema, file.value_schema.as_deref(), &footer)?);
-    }
-    let encoder = file.encoder.as_mut().ok_or("no encoder")?;
-    encoder.write(rows)?;
-    if ends_group {
-        encoder.end_group()?;
-    }
-    encoder.take()
-}
-
-/// What is known of a cut when it takes no more rows.
-struct WholeCut {
-    range: OffsetRange,
-    /// The plan as it is committed.
-    plan: String,
-}
-
-fn rows_error(topic_partition: &TopicPartition, file: &OpenFile, reason: String) -> Error {
-    Error::Rows { key: file.key.clone(), at: topic_partition.at(file.first).to_string(), reason }
-}
-
-/// What a file says of itself; what only the end knows is left out before it.
-fn footer(
-    context: &FileContext,
-    topic_partition: &TopicPartition,
-    nonce: Nonce,
-    file: &OpenFile,
-    whole: Option<&WholeCut>,
-) -> FileFooter {
-    let mut entries = vec![
-        (format::NONCE, nonce.to_string()),
-        (format::TOPIC, topic_partition.topic.to_string()),
-        (format::PARTITION, topic_partition.partition.to_string()),
-        (format::START, file.first.to_string()),
-    ];
-    if let Some(WholeCut { range, plan }) = whole {
-        entries.push((format::END, range.end().to_string()));
-        entries.push((format::ROWS, file.rows.to_string()));
-        entries.push((format::CUT, range.start().to_string()));
-        entries.push((format::PLAN, plan.clone()));
-    }
-    if !context.schema.is_empty() {
-        entries.push((format::SCHEMA, context.schema.to_string()));
-    }
-    entries.push((format::CONFIG, context.config.to_string()));
-    FileFooter { entries }
 }
 
 #[cfg(test)]
@@ -461,11 +273,13 @@ mod tests {
     use crate::conformance::{self, batch, context, nested_rows, noisy_rows, read_parquet};
     use crate::error::PublishError;
     use crate::faulty::{Fate, FaultyStore, Request};
+    use crate::format::{FileFooter, Mark};
     use crate::held::slice_bytes;
     use crate::publish::{Committer, ObjectCommitter, OnExisting};
     use crate::store::{Abilities, RetryRules, Store};
     use arrow::array::{Array, Int64Array};
     use arrow::datatypes::{DataType, Field};
+    use model::Offset;
     use object_store::ObjectStore;
     use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;
@@ -679,6 +493,31 @@ mod tests {
         ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
         let rows = read_parquet(store.read(&key).await.unwrap().unwrap());
         assert_eq!((rows.len(), rows.column(1).null_count()), (5, 3));
+    }
+
+    #[tokio::test]
+    async fn rows_of_two_schemas_have_files_of_their_own_in_one_cut() {
+        let store = memory();
+        let whole = FileContext::clone(&context(&store, "x"));
+        let [one, two] = ["1-a", "1-b"].map(|name| Arc::new(FileContext { schema: name.into(), ..whole.clone() }));
+        let mut cut = OpenCut::new(Arc::clone(&one), lane(), Nonce(1));
+        for offset in 0..6 {
+            let (kind, rows) = match offset % 2 {
+                0 => (&one, nested_rows(offset, 1)),
+                _ => (&two, noisy_rows(offset, 1, 8)),
+            };
+            cut.turn_to(Arc::clone(kind));
+            cut.append(&batch(&lane(), offset, rows), &"p".into()).unwrap();
+        }
+        assert_eq!((cut.open_files(), cut.rows()), (2, 6));
+        let files = conformance::finish(cut, 0, 6).await.unwrap();
+        let keys: Vec<String> = files.iter().map(|file| file.key.clone()).collect();
+        assert_eq!(files.iter().map(|file| file.range.start().get()).collect::<Vec<_>>(), [0, 1]);
+        ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
+        for (key, columns) in keys.iter().zip([nested_rows(0, 1), noisy_rows(0, 1, 8)]) {
+            let rows = read_parquet(store.read(key).await.unwrap().unwrap());
+            assert_eq!((rows.len(), rows.num_columns()), (3, columns.num_columns()), "{key}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,6 +32,7 @@ mod json_format;
 mod json_text;
 mod label;
 mod null_values;
+mod open_file;
 mod orphans;
 mod parquet_format;
 mod probe;
