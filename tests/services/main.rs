@@ -17,6 +17,7 @@ mod settings;
 mod store_faults;
 mod streams;
 mod support;
+mod versions;
 
 fn main() -> ExitCode {
     tests::ring::main(
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             frontier::TESTS,
             recovery::TESTS,
             registry::TESTS,
+            versions::TESTS,
             store_faults::TESTS,
             files::TESTS,
             memory::TESTS,

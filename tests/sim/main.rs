@@ -34,6 +34,7 @@ mod scene;
 mod seeds;
 mod taps;
 mod truth;
+mod versions;
 mod watch;
 mod weather;
 mod witness;

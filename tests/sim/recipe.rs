@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Fingerprint, Settings};
 use pipeline::{Recipe, StoreRecovery, Tolerance, TopicSchemas};
-use schema::{CONVERTERS, Part};
+use schema::{CONVERTERS, Part, SchemaRules};
 use source::Recovery;
 use writer::{FileContext, FileLimits, Layout, NullValues, OnExisting, Rotation, Store, partitioner_plugin};
 
@@ -72,6 +72,7 @@ pub(crate) fn recipe(
         rotation: Rotation::new(&settings).expect("the keys are right"),
         null_values: NullValues::new(&settings).expect("the keys are right"),
         tolerance,
+        schema_rules: SchemaRules::new(&settings).expect("the keys are right"),
         files: FileContext {
             store: store.clone(),
             format,

@@ -41,6 +41,8 @@ pub(crate) struct Truth {
     path_of: PathOf,
     /// The store knows If-None-Match.
     conditional: bool,
+    /// Versions of a schema have files of their own.
+    pub(crate) by_version: bool,
     pub(crate) records: BTreeMap<(i32, i64), Record>,
     pub(crate) objects: BTreeMap<String, Object>,
     /// Objects beside the files of data.
@@ -76,6 +78,7 @@ impl Truth {
             began: Instant::now(),
             path_of,
             conditional,
+            by_version: true,
             records: BTreeMap::new(),
             objects: BTreeMap::new(),
             schemas: BTreeMap::new(),
@@ -297,7 +300,8 @@ impl Truth {
         wrong
     }
 
-    /// The files of a cut hold exactly the records of its range, each in the file of its path.
+    /// The files of a cut hold exactly the records of its range, each in the file of its path, and of its version where
+    /// versions have files of their own.
     fn judge_cut(&self, nonce: &str) -> Option<String> {
         let Some((lane, range, plan)) = self.plans.get(nonce) else {
             return Some(format!("objects appeared under the nonce {nonce}, which no plan has"));
@@ -306,15 +310,21 @@ impl Truth {
             // A cut that was partly replaced is no whole any more; its records are looked for one by one.
             return None;
         }
-        let mut paths: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        let version = |row: &Value| if self.by_version { row["sv"].as_i64() } else { None };
+        let mut paths: BTreeMap<(String, Option<i64>), Vec<i64>> = BTreeMap::new();
         let records = self.records.range((*lane, range.start().get())..(*lane, range.end().get()));
         let is_gone = |place: &(i32, i64)| self.excused.contains(place) && !self.visible.contains_key(place);
-        for (place, record) in records.filter(|(place, record)| record.value.is_some() && !is_gone(place)) {
-            paths.entry((self.path_of)(partition_of(*lane), record, plan.clock_ms)).or_default().push(place.1);
+        for (place, record) in records.filter(|(place, _)| !is_gone(place)) {
+            let Some(value) = &record.value else { continue };
+            let path = (self.path_of)(partition_of(*lane), record, plan.clock_ms);
+            paths.entry((path, version(value))).or_default().push(place.1);
         }
         let files = self.objects.values().filter(|object| object.nonce == nonce);
-        let found: BTreeMap<String, Vec<i64>> = files
-            .map(|file| (file.path.clone(), file.rows.iter().filter_map(|row| row["o"].as_i64()).collect()))
+        let found: BTreeMap<(String, Option<i64>), Vec<i64>> = files
+            .map(|file| {
+                let offsets = file.rows.iter().filter_map(|row| row["o"].as_i64()).collect();
+                ((file.path.clone(), file.rows.first().and_then(version)), offsets)
+            })
             .collect();
         if found == paths && plan.files as usize == found.len() {
             return None;

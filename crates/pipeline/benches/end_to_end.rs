@@ -259,6 +259,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
         rotation: Rotation::new(&settings)?,
         null_values: NullValues::new(&settings)?,
         tolerance: Tolerance::None,
+        schema_rules: schema::SchemaRules::default(),
         files: FileContext {
             store: store.clone(),
             format,

@@ -14,6 +14,7 @@ use tracing::warn;
 use writer::{CutState, FileContext, OpenCut, Partitioner, PublishedFile};
 
 use crate::decoding::Decoding;
+use crate::file_schemas::FileSchemas;
 use crate::publisher::ClosedCut;
 use crate::schemas::Version;
 use crate::typing::Typing;
@@ -110,9 +111,12 @@ pub(crate) struct Lane {
     state: CutState,
     start: Offset,
     clock_ms: Option<i64>,
+    /// The schema of its rows; of rows that bring their own, that of the first.
     schema: Option<Version>,
-    /// Full name of the schema of the open cut's rows, as Avro files have it.
-    schema_name: Option<String>,
+    /// The schema that rows bring themselves; `None` where it is inferred, given, or there is none.
+    own: Option<usize>,
+    /// Which schemas its files have, for rows that bring their own.
+    files: FileSchemas,
     /// Some row has an empty object or list in a field that the schema lacks, so it may not fit a grown schema.
     waits: bool,
     /// Names that schema in the cut's files.
@@ -140,7 +144,8 @@ impl Lane {
             start: parts.start,
             clock_ms: None,
             schema: None,
-            schema_name: None,
+            own: None,
+            files: FileSchemas::new(&recipe),
             waits: false,
             context,
             parts,
@@ -410,6 +415,7 @@ impl Lane {
         share.leave();
         (self.start, self.clock_ms, self.waits) = (range.end(), None, false);
         self.state.reset();
+        self.files.reset();
         self.parts.outbox.tell(FromLane::Closed { to: range.end() });
         let cut = ClosedCut { open, range, plan, reason, is_replay, share };
         if self.parts.closed.send(cut).await.is_err() {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use model::Fingerprint;
-use schema::{Converter, TableSchema};
+use schema::{Converter, SchemaRules, TableSchema};
 use transform::Chain;
 use writer::{FileContext, NullValues, Partitioner, Rotation};
 
@@ -33,6 +33,8 @@ pub struct Recipe {
     pub null_values: NullValues,
     /// What becomes of bad records.
     pub tolerance: Tolerance,
+    /// What becomes of rows that bring another schema than the open files have.
+    pub schema_rules: SchemaRules,
     /// Files: store, format, names, sizes. Its `schema` is filled in by each cut.
     pub files: FileContext,
     /// The schema that `value.converter.schema` gives; `None` to infer it.

@@ -100,6 +100,7 @@ impl World {
             transforms: Box::new(transform::Chain::default),
             partitioner: Box::new(move || (partitioner_plugin(&settings).unwrap().build)(&settings).unwrap()),
             tolerance: Tolerance::None,
+            schema_rules: schema::SchemaRules::default(),
             files: FileContext {
                 store: self.store.clone(),
                 format,

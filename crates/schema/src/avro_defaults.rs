@@ -48,9 +48,8 @@ pub(crate) fn connect_default(json: &Value, plan: &Plan, data_type: &DataType) -
         }
         (Plan::Map(value_plan), Value::Object(entries)) => {
             let value_type = element_type(data_type)?;
-            let one = |(key, value): (&String, &Value)| {
-                Some((key.clone(), connect_default(value, value_plan, value_type)?))
-            };
+            let one =
+                |(key, value): (&String, &Value)| Some((key.clone(), connect_default(value, value_plan, value_type)?));
             entries.iter().map(one).collect::<Option<Map<_, _>>>()?.into()
         }
         (Plan::Record(fields), Value::Object(_)) => {

@@ -270,7 +270,9 @@ fn push_decimal(bytes: &[u8], column: &mut Column) -> Outcome<()> {
         | Column::Binary(_)
         | Column::List(_)
         | Column::Map(_)
-        | Column::Struct(_) => unreachable!("plan and column come from one schema"),
+        | Column::Struct(_)
+        | Column::Union(_)
+        | Column::JsonText(_) => unreachable!("plan and column come from one schema"),
     }
 }
 

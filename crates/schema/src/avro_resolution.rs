@@ -131,7 +131,8 @@ impl<'n> Resolver<'n, '_> {
         }
         let DataType::Struct(fields) = data_type else { return Err("a union is no struct".to_owned()) };
         let branches = branches.as_array().map(Vec::as_slice).unwrap_or_default();
-        let known: Vec<_> = branches.iter().zip(plans).filter_map(|(branch, plan)| Some((branch, plan.as_ref()?))).collect();
+        let known: Vec<_> =
+            branches.iter().zip(plans).filter_map(|(branch, plan)| Some((branch, plan.as_ref()?))).collect();
         // The branch of the same name, or else the same type, or else the first that takes it.
         let own = self.type_name(self.writer, written);
         for exact in [true, false] {
@@ -247,7 +248,8 @@ impl<'n> Resolver<'n, '_> {
             filled[index] = true;
             let plan = &plans[index].plan;
             let place = (&known[index]["type"], around);
-            let plan = self.resolve(at, Target { place, plan, data_type: columns[index].data_type() }).map_err(within)?;
+            let plan =
+                self.resolve(at, Target { place, plan, data_type: columns[index].data_type() }).map_err(within)?;
             steps.push(Step::Into(index, FieldPlan { name: name.into(), plan }));
         }
         let mut constants = Vec::new();
@@ -280,7 +282,8 @@ fn definition<'n>(named: &'n Named, (json, around): Place<'n>) -> Result<Place<'
 
 /// The field of that name, or else the one that was called so before.
 fn field_of(fields: &[Value], name: &str) -> Option<usize> {
-    let called = |field: &Value| field["aliases"].as_array().is_some_and(|aliases| aliases.iter().any(|alias| alias == name));
+    let called =
+        |field: &Value| field["aliases"].as_array().is_some_and(|aliases| aliases.iter().any(|alias| alias == name));
     fields.iter().position(|field| field["name"] == name).or_else(|| fields.iter().position(called))
 }
 
@@ -298,9 +301,7 @@ fn missing(field: &Value, plan: &Plan, data_type: &DataType) -> Result<Plan, Str
     match (plan, data_type) {
         (Plan::Optional { .. } | Plan::Union(_), _) if default.is_null() => Ok(resolved(Resolved::Null)),
         (Plan::Union(plans), DataType::Struct(fields)) => match plans.iter().flatten().next() {
-            Some(first) => {
-                Ok(resolved(Resolved::Into { field: 0, plan: encoded(first, fields[0].data_type())? }))
-            }
+            Some(first) => Ok(resolved(Resolved::Into { field: 0, plan: encoded(first, fields[0].data_type())? })),
             None => Err("its union has no type".to_owned()),
         },
         (plan, data_type) => encoded(plan, data_type),

@@ -137,8 +137,7 @@ impl AvroSchema {
         let mut own = Compiler::new(&reader_named, options);
         let column = own.column(&read, "")?;
         let mut compiler = Compiler::new(&writer_named, options);
-        let mut resolver =
-            Resolver { writer: &writer_named, reader: &reader_named, compiler: &mut compiler, count: 0 };
+        let mut resolver = Resolver { writer: &writer_named, reader: &reader_named, compiler: &mut compiler, count: 0 };
         let plan = resolver.root(&written, &read, &column.plan, &column.data_type)?;
         let as_json = compiler.as_json;
         let Column { data_type, nullable, marks, .. } = column;

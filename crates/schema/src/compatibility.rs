@@ -5,9 +5,71 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields};
-use model::{ConnectMarks, ValueSchema, is_whole_value};
+use model::{Check, ConnectMarks, Importance, Invalid, Key, Kind, Settings, ValueSchema, Width, is_whole_value};
 
 use crate::table_schema::map_fields;
+
+/// Which schema changes end a cut.
+pub const SCHEMA_COMPATIBILITY: Key = Key::new(
+    "schema.compatibility",
+    Kind::String,
+    "What becomes of records whose schema is not that of the open file. NONE: see schema.change.files. BACKWARD and FULL: they \
+     are brought to the file's schema if that has their version or a newer one, FORWARD: or an older one; else the files are \
+     closed. Any other text is NONE. It is about records that bring their schema; a schema that is inferred only grows.",
+)
+.default("NONE")
+.importance(Importance::High)
+.group("Schema", 1)
+.shown(Width::Short, "Schema Compatibility");
+
+/// Whether schemas share the files of a cut.
+pub const SCHEMA_CHANGE_FILES: Key = Key::new(
+    "schema.change.files",
+    Kind::String,
+    "What a record does under schema.compatibility=NONE whose schema is not that of the open file: separate gives each schema a \
+     file of its own beside the others, cut closes the files, as Kafka Connect does, so that records of alternating schemas \
+     make a file each.",
+)
+.default("separate")
+.check(Check::OneOf(&["separate", "cut"]))
+.ours()
+.importance(Importance::Medium)
+.group("Schema", 2)
+.shown(Width::Short, "Files at schema changes");
+
+/// What becomes of rows that bring their schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaRules {
+    /// Which of them are brought to the schema of the open file.
+    pub compatibility: Compatibility,
+    /// Under NONE, whether each schema has a file of its own in a cut.
+    pub separate_files: bool,
+}
+
+impl Default for SchemaRules {
+    fn default() -> SchemaRules {
+        SchemaRules { compatibility: Compatibility::None, separate_files: true }
+    }
+}
+
+impl SchemaRules {
+    /// As the configuration says.
+    pub fn new(settings: &Settings) -> Result<SchemaRules, Invalid> {
+        Ok(SchemaRules {
+            compatibility: Compatibility::parse(&settings.required_string(&SCHEMA_COMPATIBILITY)?),
+            separate_files: settings.required_string(&SCHEMA_CHANGE_FILES)? == "separate",
+        })
+    }
+
+    /// What a person should know of a configuration that is taken.
+    pub fn warning(settings: &Settings) -> Option<String> {
+        let text = settings.text(&SCHEMA_COMPATIBILITY)?;
+        let is_known = Compatibility::parse(text).name() == text;
+        (!is_known).then(|| {
+            format!("schema.compatibility={text} means NONE, as on Kafka Connect: use BACKWARD, FORWARD, FULL or NONE")
+        })
+    }
+}
 
 /// What becomes of records whose schema is not that of the open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,8 +312,9 @@ mod tests {
         let other = |kind: &str| int(&[("int32", kind)]);
         let same = Ok([Fit::Projected; 3]);
         let changed = |misfit| Ok([Fit::Changed(misfit); 3]);
-        let version_required = Err(["BACKWARD", "FORWARD", "FULL"]
-            .map(|mode| format!("Schema version required for {mode} compatibility")));
+        let version_required = Err(
+            ["BACKWARD", "FORWARD", "FULL"].map(|mode| format!("Schema version required for {mode} compatibility"))
+        );
         for (what, record, file, expected) in [
             ("name", int(&[]), int(&[(r#""b""#, r#""c""#)]), changed(Misfit::Name)),
             ("no name", int(&[]), int(&[(r#""name":"b","#, "")]), changed(Misfit::Name)),
@@ -299,7 +362,8 @@ mod tests {
     fn versions_close_a_file_in_one_direction() {
         let version = |number: i32| int(&[(r#""version":2"#, &format!(r#""version":{number}"#))]);
         let changed = Ok(Fit::Changed(Misfit::Version));
-        for (record, backward, forward) in [(1, Ok(Fit::Projected), changed.clone()), (3, changed, Ok(Fit::Projected))] {
+        for (record, backward, forward) in [(1, Ok(Fit::Projected), changed.clone()), (3, changed, Ok(Fit::Projected))]
+        {
             assert_eq!(Backward.fit(&version(record), &version(2)), backward);
             assert_eq!(Full.fit(&version(record), &version(2)), backward);
             assert_eq!(Forward.fit(&version(record), &version(2)), forward);
@@ -309,7 +373,8 @@ mod tests {
     #[test]
     fn an_enum_may_lack_symbols_of_the_file_at_any_depth() {
         let inner = r#"{"field":"x","type":"struct","name":"inner","fields":[{"field":"c",COLOR}]}"#;
-        let list = r#"{"field":"x","type":"array","items":{"type":"struct","name":"e","fields":[{"field":"c",COLOR}]}}"#;
+        let list =
+            r#"{"field":"x","type":"array","items":{"type":"struct","name":"e","fields":[{"field":"c",COLOR}]}}"#;
         let map = r#"{"field":"x","type":"map","keys":{"type":"string"},"values":{COLOR}}"#;
         for around in [r#"{"field":"c",COLOR}"#, inner, list, map] {
             for kind in ["avro", "protobuf", "json"] {

@@ -37,8 +37,8 @@ pub(crate) struct TypedSchema {
     fields: Fields,
     nullable: bool,
     default: Option<Value>,
-    /// Its name and version.
-    pub(crate) value_schema: ValueSchema,
+    /// Its name and version, if it has either.
+    pub(crate) value_schema: Option<Arc<ValueSchema>>,
 }
 
 impl TypedSchema {
@@ -66,6 +66,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<ConnectSchema, SchemaError> {
         name: json.get("name").and_then(Value::as_str).map(str::to_owned),
         version: json.get("version").and_then(Value::as_i64).and_then(|version| i32::try_from(version).ok()),
     };
+    let value_schema = (value_schema != ValueSchema::default()).then(|| Arc::new(value_schema));
     Ok(ConnectSchema::Typed(TypedSchema { schema, fields, nullable: optional(&json), default, value_schema }))
 }
 
@@ -175,7 +176,8 @@ pub(crate) mod tests {
     /// The record schema that an envelope's schema is.
     pub(crate) fn record_schema(text: &str) -> RecordSchema {
         let typed = typed(text);
-        let (fields, value) = (crate::table_schema::normal_fields(&typed.fields), Arc::new(typed.value_schema));
+        let (fields, value) =
+            (crate::table_schema::normal_fields(&typed.fields), typed.value_schema.unwrap_or_default());
         RecordSchema { fields, value }
     }
 

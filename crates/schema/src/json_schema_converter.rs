@@ -217,7 +217,7 @@ mod tests {
             "both":{"allOf":[{"type":"object","properties":{"a":{"type":"string"}}},{"$ref":"#/definitions/b"}]}},
             "definitions":{"b":{"properties":{"b":{"type":"boolean"}}}}}"##;
         let person = r#"{"type":"object","properties":{"name":{"type":"string"}}}"#;
-        let (mut columns, schema) = reader(&registered(text, &[("person.json", person)])).unwrap();
+        let (mut columns, schema) = reader(&registered(text, &[("person.json", person)]), PLAIN, false).unwrap();
         assert_eq!((schema.name.as_deref(), schema.version), (Some("Order"), Some(3)));
         let expected = "id INT NOT NULL, total DOUBLE, when TIMESTAMP(3), price DECIMAL(38,2), day STRING, \
                         who STRUCT<name: STRING>, note STRING, tags MAP<STRING, BIGINT NOT NULL>, both STRUCT<a: STRING, b: BOOLEAN>";
@@ -239,10 +239,109 @@ mod tests {
 
     #[test]
     fn what_is_no_usable_json_schema_is_a_reason() {
-        let why = |text: &str| reader(&registered(text, &[])).err().unwrap();
+        let why = |text: &str| reader(&registered(text, &[]), PLAIN, false).err().unwrap();
         assert!(why(r#"{"type":"object","properties":{"a":{"$ref":"none.json"}}}"#).contains("none.json"));
         assert!(why("{").starts_with("schema is not valid JSON"));
-        assert!(why(r#"{"oneOf":[{"type":"string"},{"type":"integer"}]}"#).contains("oneOf"));
-        assert!(reader(&registered(r#"{"type":"integer"}"#, &[])).is_ok());
+        assert!(why(r#"{"oneOf":[{"type":"null"}]}"#).contains("nothing but null"));
+        assert!(reader(&registered(r#"{"type":"integer"}"#, &[]), PLAIN, false).is_ok());
+    }
+
+    const PLAIN: JsonSchemaOptions = JsonSchemaOptions {
+        general_names: false,
+        flatten_singletons: true,
+        legal_names: false,
+        recursive_as_json: false,
+    };
+
+    /// The only row as text, or why there is none.
+    fn show(text: &str, options: JsonSchemaOptions, json: &str) -> String {
+        let (mut columns, _) = reader(&registered(text, &[]), options, false).unwrap();
+        let read = columns.read_each([Some(json.as_bytes())].into_iter());
+        match read.rejected.into_iter().next() {
+            Some((_, why)) => why,
+            None => array_value_to_string(&read.columns, 0).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_union_is_a_struct_with_the_branch_that_the_value_fits() {
+        let short = |text: String| text.replace("io.confluent.connect.json.OneOf.field.", "#");
+        let a = |kind: &str| format!(r#"{{"type":"object","properties":{{"a":{kind}}}}}"#);
+        let object = |names: &str| {
+            let properties: Vec<String> =
+                names.split(' ').map(|name| format!(r#""{name}":{{"type":"integer"}}"#)).collect();
+            format!(r#"{{"type":"object","properties":{{{}}}}}"#, properties.join(","))
+        };
+        let both = format!(r#"{{"oneOf":[{},{}]}}"#, object("x y"), object("x y z"));
+        for (kind, json, expected) in [
+            (r#"{"type":["string","integer"]}"#, r#"{"a":"t"}"#, "{a: {#0: t, #1: }}"),
+            (r#"{"type":["string","integer"]}"#, r#"{"a":5}"#, "{a: {#0: , #1: 5}}"),
+            (r#"{"type":["string","integer","null"]}"#, r#"{"a":null}"#, "{a: }"),
+            (r#"{"type":["integer","number"]}"#, r#"{"a":1.5}"#, "{a: {#0: , #1: 1.5}}"),
+            (
+                r#"{"type":["string","integer"]}"#,
+                r#"{"a":true}"#,
+                "field a: Did not find matching oneof field for data: the boolean true",
+            ),
+            (
+                r#"{"anyOf":[{"type":"boolean"},{"type":"array","items":{"type":"integer"}},{"type":"null"}]}"#,
+                r#"{"a":[1]}"#,
+                "{a: {#0: , #1: [1]}}",
+            ),
+            (&both, r#"{"a":{"x":1,"y":2}}"#, "{a: {#0: {x: 1, y: 2}, #1: }}"),
+            (&both, r#"{"a":{"x":1,"z":2}}"#, "{a: {#0: , #1: {x: 1, y: , z: 2}}}"),
+            (r#"{"oneOf":[{"type":"string"}]}"#, r#"{"a":"t"}"#, "{a: t}"),
+            (r#"{"oneOf":[{"type":"null"},{"type":["string","integer"]}]}"#, r#"{"a":3}"#, "{a: {#0: , #1: 3}}"),
+            (r#"{"type":"string","enum":["x","y"]}"#, r#"{"a":"x"}"#, "{a: x}"),
+            (r#"{"allOf":[{"type":"integer"},{"enum":[1,2]}]}"#, r#"{"a":2}"#, "{a: 2}"),
+            (r#"{"allOf":[{"type":"string"},{"enum":["x"]}]}"#, r#"{"a":"x"}"#, "{a: x}"),
+            (
+                r#"{"type":"array","connect.type":"map","items":{"type":"object","properties":{"key":{"type":"integer"},"value":{"type":"string"}}}}"#,
+                r#"{"a":[{"key":1,"value":"v"}]}"#,
+                "{a: {1: v}}",
+            ),
+            (
+                r#"{"type":"object","connect.type":"map","additionalProperties":{"type":"integer"}}"#,
+                r#"{"a":{"k":1}}"#,
+                "{a: {k: 1}}",
+            ),
+            (r#"{"type":"integer","default":9}"#, "{}", "{a: 9}"),
+            (
+                r#"{"type":"object","properties":{"b":{"type":"integer","connect.index":1},"c":{"type":"integer","connect.index":0}}}"#,
+                r#"{"a":{"b":1,"c":2}}"#,
+                "{a: {c: 2, b: 1}}",
+            ),
+        ] {
+            assert_eq!(short(show(&a(kind), PLAIN, json)), expected, "{kind}");
+        }
+        let kind = a(r#"{"type":["string","integer"]}"#);
+        let names = |options| show(&kind, options, r#"{"a":5}"#);
+        let legal = JsonSchemaOptions { legal_names: true, ..PLAIN };
+        let legal_name = "io_confluent_connect_json_OneOf_field_";
+        assert_eq!(names(legal), format!("{{a: {{{legal_name}0: , {legal_name}1: 5}}}}"));
+        let general = JsonSchemaOptions { general_names: true, ..PLAIN };
+        assert_eq!(names(general), "{a: {connect_union_field_0: , connect_union_field_1: 5}}");
+        let single = JsonSchemaOptions { flatten_singletons: false, ..PLAIN };
+        assert_eq!(short(show(&a(r#"{"oneOf":[{"type":"string"}]}"#), single, r#"{"a":"t"}"#)), "{a: {#0: t}}");
+        let root = r#"{"oneOf":[{"type":"object","properties":{"x":{"type":"integer"}}},{"type":"string"}]}"#;
+        assert_eq!(short(show(root, PLAIN, r#"{"x":1}"#)), "{#0: {x: 1}, #1: }");
+        assert_eq!(short(show(root, PLAIN, r#""t""#)), "{#0: , #1: t}");
+    }
+
+    #[test]
+    fn a_type_that_refers_to_itself_fails_or_becomes_json() {
+        let text = r##"{"type":"object","properties":{"v":{"type":"integer"},"next":{"$ref":"#"},"all":{"type":"array","items":{"$ref":"#"}}}}"##;
+        let why = reader(&registered(text, &[]), PLAIN, false).err().unwrap();
+        assert!(
+            why.contains("property next: a type refers to itself") && why.contains("recursive.types=json"),
+            "{why}"
+        );
+        let json = JsonSchemaOptions { recursive_as_json: true, ..PLAIN };
+        assert_eq!(
+            show(text, json, r#"{"v":1,"next":{"v":2,"next":null,"s":"\"é"},"all":[{"v":1.5},null]}"#),
+            r#"{v: 1, next: {"v":2,"next":null,"s":"\"é"}, all: [{"v":1.5}, ]}"#
+        );
+        let mutual = r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##;
+        assert!(reader(&registered(mutual, &[]), PLAIN, false).is_err());
     }
 }

@@ -61,10 +61,13 @@ mod struct_column;
 mod table_schema;
 mod tape;
 
-pub use compatibility::{Compatibility, Fit, Misfit, RecordSchema};
+pub use compatibility::{
+    Compatibility, Fit, Misfit, RecordSchema, SCHEMA_CHANGE_FILES, SCHEMA_COMPATIBILITY, SchemaRules,
+};
 pub use converters::{BuildConverter, CONVERTERS};
 pub use infer::{Inference, infer};
 pub use json_columns::{JsonColumns, ReadRows, Unknown};
+pub use json_schema_converter::UNION_NAMES;
 pub use keys::{
     CONNECTOR_KEYS, HEADER_CONVERTER, HEADER_CONVERTER_VERSION, KEY_CONVERTER, KEY_CONVERTER_VERSION, STRAY_KEYS,
     VALUE_CONVERTER, VALUE_CONVERTER_VERSION, VALUE_SCHEMA,

@@ -165,7 +165,9 @@ impl MapColumn {
         let second = skip(nodes, at + 1);
         for name in [at, second] {
             match nodes[name] {
-                Node::String("key") => drop(self.key.read(nodes, name + 1, context).map_err(|fault| fault.within("key"))?),
+                Node::String("key") => {
+                    drop(self.key.read(nodes, name + 1, context).map_err(|fault| fault.within("key"))?)
+                }
                 Node::String("value") => {
                     self.value.read(nodes, name + 1, context).map_err(|fault| fault.within("value"))?;
                 }

@@ -20,7 +20,10 @@ pub struct Projection {
 /// Where a field of the target comes from.
 #[derive(Debug)]
 enum Source {
-    Column { index: usize, way: Way },
+    Column {
+        index: usize,
+        way: Way,
+    },
     /// Its default, in one row.
     Default(ArrayRef),
     Null,
@@ -203,7 +206,8 @@ mod tests {
         let (from, to) = (fields(from), fields(to));
         let projection = Projection::new(&from, &to)?;
         let schema = TableSchema::new(&from).unwrap();
-        let read = JsonColumns::connect(&schema, &from, true, None, false).read_each([Some(json.as_bytes())].into_iter());
+        let read =
+            JsonColumns::connect(&schema, &from, true, None, false).read_each([Some(json.as_bytes())].into_iter());
         assert_eq!(read.rejected, [], "{json}");
         let rows = projection.apply(&read.columns)?;
         assert_eq!(rows.fields(), &to);
@@ -227,24 +231,79 @@ mod tests {
             (a(r#""type":"string","optional":true"#), r#"{"a":"x"}"#, a(r#""type":"string""#), Err(optional)),
             (a(r#""type":"int8""#), r#"{"a":127}"#, a(r#""type":"float""#), Ok("{a: 127.0}")),
             (a(r#""type":"int64""#), r#"{"a":327890}"#, a(r#""type":"double","optional":true"#), Ok("{a: 327890.0}")),
-            (a(r#""type":"double""#), r#"{"a":1}"#, a(r#""type":"int64""#), Err("Schema type mismatch. source type: DOUBLE and target type: INT64")),
-            (int.clone(), r#"{"a":1}"#, a(r#""type":"string""#), Err("Schema type mismatch. source type: INTEGER and target type: STRING")),
-            (a(r#""type":"int8","optional":true"#), r#"{"a":null}"#, a(r#""type":"int32","default":12789"#), Ok("{a: 12789}")),
-            (a(r#""type":"int8","optional":true"#), r#"{"a":12}"#, a(r#""type":"int32","default":12789"#), Ok("{a: 12}")),
-            (a(r#""type":"int8","optional":true"#), r#"{"a":null}"#, a(r#""type":"int32","optional":true,"default":7"#), Ok("{a: }")),
-            (a(r#""type":"bytes","optional":true"#), r#"{"a":null}"#, a(r#""type":"bytes","default":"AwQ=""#), Ok("{a: 0304}")),
+            (
+                a(r#""type":"double""#),
+                r#"{"a":1}"#,
+                a(r#""type":"int64""#),
+                Err("Schema type mismatch. source type: DOUBLE and target type: INT64"),
+            ),
+            (
+                int.clone(),
+                r#"{"a":1}"#,
+                a(r#""type":"string""#),
+                Err("Schema type mismatch. source type: INTEGER and target type: STRING"),
+            ),
+            (
+                a(r#""type":"int8","optional":true"#),
+                r#"{"a":null}"#,
+                a(r#""type":"int32","default":12789"#),
+                Ok("{a: 12789}"),
+            ),
+            (
+                a(r#""type":"int8","optional":true"#),
+                r#"{"a":12}"#,
+                a(r#""type":"int32","default":12789"#),
+                Ok("{a: 12}"),
+            ),
+            (
+                a(r#""type":"int8","optional":true"#),
+                r#"{"a":null}"#,
+                a(r#""type":"int32","optional":true,"default":7"#),
+                Ok("{a: }"),
+            ),
+            (
+                a(r#""type":"bytes","optional":true"#),
+                r#"{"a":null}"#,
+                a(r#""type":"bytes","default":"AwQ=""#),
+                Ok("{a: 0304}"),
+            ),
             (String::new(), "{}", a(r#""type":"int64","default":42"#), Ok("{a: 42}")),
             (String::new(), "{}", a(r#""type":"int64","optional":true"#), Ok("{a: }")),
             (String::new(), "{}", a(r#""type":"int64""#), Err(missing)),
             (format!(r#"{int},{{"field":"b","type":"int32"}}"#), r#"{"a":1,"b":2}"#, int.clone(), Ok("{a: 1}")),
             (a(flat), r#"{"a":{"f":113}}"#, a(&flat_more), Ok("{a: {f: 113, g: 123}}")),
-            (a(&format!(r#"{flat},"optional":true"#)), r#"{"a":null}"#, a(&format!(r#"{flat},"default":{{"f":12}}"#)), Ok("{a: {f: 12}}")),
+            (
+                a(&format!(r#"{flat},"optional":true"#)),
+                r#"{"a":null}"#,
+                a(&format!(r#"{flat},"default":{{"f":12}}"#)),
+                Ok("{a: {f: 12}}"),
+            ),
             (list("int32", ""), r#"{"a":[1,2]}"#, list("int64", ""), Ok("{a: [1, 2]}")),
-            (list("int32", r#","optional":true"#), r#"{"a":null}"#, list("int64", r#","default":[1,2,3]"#), Ok("{a: [1, 2, 3]}")),
-            (list("int32", ""), r#"{"a":[1]}"#, list("boolean", ""), Err("Schema type mismatch. source type: INTEGER and target type: BOOLEAN")),
+            (
+                list("int32", r#","optional":true"#),
+                r#"{"a":null}"#,
+                list("int64", r#","default":[1,2,3]"#),
+                Ok("{a: [1, 2, 3]}"),
+            ),
+            (
+                list("int32", ""),
+                r#"{"a":[1]}"#,
+                list("boolean", ""),
+                Err("Schema type mismatch. source type: INTEGER and target type: BOOLEAN"),
+            ),
             (map("int32", "int32", ""), r#"{"a":[[3,4]]}"#, map("int64", "float", ""), Ok("{a: {3: 4.0}}")),
-            (map("string", "int32", r#","optional":true"#), r#"{"a":null}"#, map("string", "int32", r#","default":{"k":2}"#), Ok("{a: {k: 2}}")),
-            (map("string", "int32", ""), "{\"a\":{}}", map("string", "boolean", ""), Err("Schema type mismatch. source type: INTEGER and target type: BOOLEAN")),
+            (
+                map("string", "int32", r#","optional":true"#),
+                r#"{"a":null}"#,
+                map("string", "int32", r#","default":{"k":2}"#),
+                Ok("{a: {k: 2}}"),
+            ),
+            (
+                map("string", "int32", ""),
+                "{\"a\":{}}",
+                map("string", "boolean", ""),
+                Err("Schema type mismatch. source type: INTEGER and target type: BOOLEAN"),
+            ),
         ] {
             let expected = expected.map(str::to_owned).map_err(|why| format!("Error projecting a: {why}"));
             assert_eq!(projected(&from, json, &to), expected, "{from} -> {to}");
@@ -254,9 +313,16 @@ mod tests {
     #[test]
     fn decimals_and_times_stay_what_they_are() {
         let logical = |kind: &str, name: &str| {
-            format!(r#"{{"field":"a","type":"{kind}","name":"org.apache.kafka.connect.data.{name}","parameters":{{"scale":"2"}}}}"#)
+            format!(
+                r#"{{"field":"a","type":"{kind}","name":"org.apache.kafka.connect.data.{name}","parameters":{{"scale":"2"}}}}"#
+            )
         };
-        let types = [("int32", "Date", "1000"), ("int32", "Time", "231"), ("int64", "Timestamp", "34567"), ("bytes", "Decimal", "\"AJw=\"")];
+        let types = [
+            ("int32", "Date", "1000"),
+            ("int32", "Time", "231"),
+            ("int64", "Timestamp", "34567"),
+            ("bytes", "Decimal", "\"AJw=\""),
+        ];
         for (kind, name, value) in types {
             let same = projected(&logical(kind, name), &format!(r#"{{"a":{value}}}"#), &logical(kind, name));
             assert!(same.is_ok(), "{same:?}");

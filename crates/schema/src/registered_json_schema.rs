@@ -245,7 +245,8 @@ impl<'j> Reader<'j> {
             let shape = self.shape(place).map_err(|error| SchemaError(format!("property {name}: {error}")))?;
             fields.push(Arc::new(shape.field(name, !required)));
         }
-        let nullable = json.get("type").and_then(Value::as_array).is_some_and(|names| names.iter().any(|n| n == "null"));
+        let nullable =
+            json.get("type").and_then(Value::as_array).is_some_and(|names| names.iter().any(|n| n == "null"));
         Ok(Shape { nullable, ..Shape::of(DataType::Struct(fields.into())) })
     }
 
@@ -291,7 +292,10 @@ impl<'j> Reader<'j> {
     fn one_of_all(&mut self, parts: Vec<Place<'j>>) -> Result<Shape, SchemaError> {
         let says = |part: &Place<'j>| match part.json {
             json if is_combined(json) => 0,
-            json if json.get("enum").is_some() => 1,
+            json if json.get("enum").is_some() => {
+                let all = json.get("enum").and_then(Value::as_array);
+                if all.is_some_and(|all| all.iter().all(Value::is_string)) { 1 } else { 5 }
+            }
             json if json.get("type").is_some() => 2,
             json if json.get("$ref").is_some() => 3,
             json if json.get("const").is_some() => 4,

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::registry_client::{Failure, RegistryClient};
-use crate::registry_latest::Latest;
 use crate::registry_keys::{KEY_SUBJECT_NAME_STRATEGY, VALUE_SUBJECT_NAME_STRATEGY};
+use crate::registry_latest::Latest;
 use crate::{Decoded, Error, Part};
 
 /// How long an id that the registry did not know is not asked for again.

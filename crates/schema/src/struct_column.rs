@@ -10,9 +10,9 @@ use serde_json::Value;
 use simd_json::{Node, StaticNode};
 
 use crate::column::{Column, Rows};
+use crate::fault::{Fault, Outcome};
 use crate::json_union::UnionColumn;
 use crate::scalar_columns::Bytes;
-use crate::fault::{Fault, Outcome};
 use crate::table_schema::{normal_fields, type_name};
 use crate::tape::{has_value, skip};
 

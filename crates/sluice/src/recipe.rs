@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
 use pipeline::{Recipe, Tolerance, TopicSchemas};
-use schema::{BuildConverter, CONVERTERS, Converter, KEY_CONVERTER, Part, TableSchema, VALUE_CONVERTER, VALUE_SCHEMA};
+use schema::{
+    BuildConverter, CONVERTERS, Converter, KEY_CONVERTER, Part, SchemaRules, TableSchema, UNION_NAMES, VALUE_CONVERTER,
+    VALUE_SCHEMA,
+};
 use transform::Chain;
 use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, partitioner_plugin};
 
@@ -44,6 +47,8 @@ const SHAPING: &[&str] = &[
     "timestamp.unit",
     "behavior.on.null.values",
     "errors.tolerance",
+    "schema.compatibility",
+    "schema.change.files",
 ];
 
 /// The plug-in and settings of a converter: the connector's, else the worker's. A connector that names a converter gets
@@ -68,6 +73,17 @@ pub(crate) fn converter(settings: &Settings, worker: &Settings, part: Part) -> R
         )
     })?;
     Ok(ChosenConverter { plugin, settings: from.below(&format!("{}.", key.name)) })
+}
+
+/// The converter's settings as its files need them: columns get names that Avro and readers of Parquet take.
+fn for_files(value: &ChosenConverter, needs_columns: bool) -> Settings {
+    let has_unions = value.plugin.keys.iter().any(|keys| keys.iter().any(|key| key.name == UNION_NAMES.name));
+    if !needs_columns || !has_unions || value.settings.is_set(&UNION_NAMES) {
+        return value.settings.clone();
+    }
+    let mut config = value.settings.config().clone();
+    config.insert(UNION_NAMES.name.to_owned(), "legal".to_owned());
+    Settings::new(config)
 }
 
 /// The schema of `value.converter.schema`; file names are relative to the working directory.
@@ -121,6 +137,7 @@ pub(crate) struct Dry {
     limits: FileLimits,
     null_values: NullValues,
     tolerance: Tolerance,
+    schema_rules: SchemaRules,
     given_schema: Option<TableSchema>,
     fingerprint: Fingerprint,
     value: ChosenConverter,
@@ -132,7 +149,9 @@ pub(crate) struct Dry {
 impl Dry {
     /// Builds every plug-in once; the first problem is the answer.
     pub(crate) fn new(settings: &Settings, worker: &Settings, keys: &[&'static Key]) -> Result<Dry, Invalid> {
-        let value = converter(settings, worker, Part::Value)?;
+        let format = writer::format(settings)?;
+        let mut value = converter(settings, worker, Part::Value)?;
+        value.settings = for_files(&value, format.needs_columns());
         (value.plugin.build)(&value.settings, Part::Value)?;
         let transforms = Chain::build(settings).map_err(|mut problems| problems.remove(0))?;
         let key = match transforms.needs_keys() {
@@ -143,7 +162,6 @@ impl Dry {
             (key.plugin.build)(&key.settings, Part::Key)?;
         }
         (partitioner_plugin(settings)?.build)(settings)?;
-        let format = writer::format(settings)?;
         let given_schema = given_schema(settings)?;
         Ok(Dry {
             rotation: Rotation::new(settings)?,
@@ -151,6 +169,7 @@ impl Dry {
             limits: FileLimits::new(settings)?,
             null_values: NullValues::new(settings)?,
             tolerance: tolerance(settings)?,
+            schema_rules: SchemaRules::new(settings)?,
             fingerprint: fingerprint(settings, &value, key.as_ref(), given_schema.as_ref(), keys),
             given_schema,
             format,
@@ -180,6 +199,7 @@ impl Dry {
             rotation: self.rotation,
             null_values: self.null_values,
             tolerance: self.tolerance,
+            schema_rules: self.schema_rules,
             files: FileContext {
                 store: store.clone(),
                 format: self.format,

@@ -1,11 +1,14 @@
 //! What becomes of the rows of a batch: decoded, typed, fitted to the schema of the open cut, placed, appended.
 
+use std::sync::Arc;
+
 use model::{Batch, CutReason, Offset, RawBatch, Rejected, SchemaRef, Stage, Values};
 use schema::{TableSchema, merge, project};
 use tracing::warn;
 use writer::{OpenCut, Placed, Split};
 
 use super::Lane;
+use crate::file_schemas::Stop;
 use crate::schemas::Version;
 use crate::{TaskError, Tolerance};
 
@@ -65,7 +68,7 @@ impl Lane {
 
     /// Writes what can be written and returns the fault that the task must stop for, if there is one.
     async fn write_batch(&mut self, mut batch: Batch) -> Result<Option<TaskError>, TaskError> {
-        let (mut fault, mut waits) = (None, false);
+        let (mut fault, mut waits, mut is_own) = (None, false, false);
         let version = match &batch.values {
             Values::Schemaless(texts) if self.parts.recipe.files.format.needs_columns() => {
                 let rows = self.parts.typing.read(texts).await?;
@@ -82,9 +85,9 @@ impl Lane {
                 Some(self.parts.typing.version())
             }
             Values::Schemaless(_) => None,
-            Values::Typed(columns) => {
-                let schema = TableSchema::new(columns.fields()).map_err(|error| TaskError::Data(error.to_string()))?;
-                Some(Version::given(schema))
+            Values::Typed(_) => {
+                is_own = true;
+                None
             }
         };
         match self.parts.recipe.null_values.sift(&batch) {
@@ -100,9 +103,11 @@ impl Lane {
             batch = self.admit(batch, &rejected, &mut fault);
         }
         // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too.
-        if !batch.is_empty() || version.as_ref().is_some_and(|version| version.number > 0) {
-            let name = batch.schema.as_ref().and_then(|schema| schema.name.clone());
-            self.fit_schema(version, name).await?;
+        if is_own && !batch.is_empty() {
+            self.fit_own_schema(&batch).await?;
+        }
+        if !is_own && (!batch.is_empty() || version.as_ref().is_some_and(|version| version.number > 0)) {
+            self.fit_schema(version).await?;
         }
         if !batch.is_empty() {
             self.waits |= waits;
@@ -112,29 +117,48 @@ impl Lane {
         Ok(fault)
     }
 
+    /// Makes the open cut ready for rows that bring their schema: what becomes of each is decided by its path.
+    async fn fit_own_schema(&mut self, batch: &Batch) -> Result<(), TaskError> {
+        let Values::Typed(columns) = &batch.values else { return Ok(()) };
+        if self.own.is_none() && !self.open.is_empty() {
+            self.change_schema().await?;
+        }
+        let own = self.files.learn(columns.fields(), batch.schema.as_ref(), &self.parts.recipe);
+        if self.open.is_empty() && self.own != Some(own) {
+            let schema = TableSchema::new(columns.fields()).map_err(|error| TaskError::Data(error.to_string()))?;
+            self.schema = Some(Version::given(schema));
+            self.context = self.files.context(own);
+            self.open = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), self.open.nonce());
+        }
+        self.own = Some(own);
+        Ok(())
+    }
+
     /// Makes the open cut ready for rows of `version`: its rows are brought to a newer version of the same schema, or it
     /// is closed.
-    async fn fit_schema(&mut self, version: Option<Version>, full_name: Option<String>) -> Result<(), TaskError> {
+    async fn fit_schema(&mut self, version: Option<Version>) -> Result<(), TaskError> {
         let reference = |version: &Option<Version>| version.as_ref().map(Version::reference);
-        if reference(&self.schema) == reference(&version) && self.schema_name == full_name {
+        let had_own = self.own.is_some();
+        if reference(&self.schema) == reference(&version) && !had_own {
             return Ok(());
         }
-        self.schema_name = full_name;
         let name = reference(&version).map(schema_name).unwrap_or_default();
         self.context = self.parts.recipe.files_with_schema(&name);
         match (&self.schema, &version) {
-            (Some(held), Some(new)) if self.can_grow() && is_growth(held, new) => {
+            (Some(held), Some(new)) if !had_own && self.can_grow() && is_growth(held, new) => {
                 let (schema, target) = (new.schema.arrow().clone(), new.schema.clone());
                 self.open.reschema(self.context.clone(), &schema, &|rows| {
                     project(rows, &target).expect("is_growth: every row of the old schema is one of the new")
                 });
             }
             _ => {
-                self.close_open(CutReason::SchemaChange).await?;
+                if !self.open.is_empty() {
+                    self.change_schema().await?;
+                }
                 self.open = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), self.open.nonce());
             }
         }
-        self.schema = version;
+        (self.schema, self.own) = (version, None);
         Ok(())
     }
 
@@ -171,13 +195,41 @@ impl Lane {
                 None => self.parts.recipe.rotation.verdict(&self.state, &placed, &batch.input_bytes, from, now_ms),
             };
             assert!(verdict.append > 0 || !self.open.is_empty(), "rotation never cuts a cut without rows");
-            self.append(&batch, &placed, from, verdict.append, now_ms, clock_ms)?;
-            from += verdict.append;
-            if let Some(reason) = verdict.cut {
-                self.close_open(reason).await?;
+            let own = self.own;
+            let stop = own.and_then(|own| self.files.first_stop(own, &placed, from, verdict.append));
+            let append = stop.as_ref().map_or(verdict.append, |(row, _)| row - from);
+            self.append(&batch, &placed, from, append, now_ms, clock_ms)?;
+            from += append;
+            match (stop, verdict.cut) {
+                (None, None) => {}
+                (None, Some(reason)) => self.close_open(reason).await?,
+                (Some((_, Stop::Change)), _) => self.change_schema().await?,
+                (Some((row, Stop::Refused(reason))), _) => {
+                    let rejected = Rejected { row, at: batch.position(row), stage: Stage::TaskPut, reason };
+                    if self.tolerate(std::slice::from_ref(&rejected), fault).is_some() {
+                        return Ok(());
+                    }
+                    // It belongs to this cut: a replay, which comes to the same file, leaves it out again.
+                    self.position = batch.offset(row).next();
+                    from = row + 1;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Ends the open cut because the rows that come next do not go with its files.
+    async fn change_schema(&mut self) -> Result<(), TaskError> {
+        match &self.parts.replay {
+            None => self.close_open(CutReason::SchemaChange).await,
+            Some((range, _)) => Err(TaskError::Data(format!(
+                "the cut {range} of {} was planned with rows whose schemas went together, and now they do not: a schema changed \
+                 its version or its content in the registry; compare the objects from offset {} on with the topic, then set the \
+                 group's offset with sluice offsets",
+                self.parts.topic_partition,
+                range.start(),
+            ))),
+        }
     }
 
     fn append(
@@ -194,7 +246,7 @@ impl Lane {
         }
         self.clock_ms = Some(clock_ms);
         match &placed.split {
-            Split::One(path) => self.open.append(&batch.slice(from, count), path)?,
+            Split::One(path) => self.append_at(batch.slice(from, count), path)?,
             Split::Many { paths, of_row } => {
                 let mut rows_of_path: Vec<Vec<u32>> = vec![Vec::new(); paths.len()];
                 for (row, path) in (from..).zip(&of_row[from..from + count]) {
@@ -204,7 +256,7 @@ impl Lane {
                     let (first, last) = (rows[0] as usize, rows[rows.len() - 1] as usize);
                     let is_run = last - first + 1 == rows.len();
                     let rows = if is_run { batch.slice(first, rows.len()) } else { batch.select(rows) };
-                    self.open.append(&rows, path)?;
+                    self.append_at(rows, path)?;
                 }
             }
         }
@@ -213,6 +265,16 @@ impl Lane {
         self.position = batch.offset(from + count - 1).next();
         self.parts.metrics.written(count);
         Ok(())
+    }
+
+    /// Appends rows of one path to its file.
+    fn append_at(&mut self, mut rows: Batch, path: &Arc<str>) -> Result<(), TaskError> {
+        if let Some(own) = self.own {
+            let fitted = self.files.fit(own, rows, path)?;
+            self.open.turn_to(fitted.context);
+            rows = fitted.rows;
+        }
+        Ok(self.open.append(&rows, path)?)
     }
 }
 
