@@ -79,7 +79,7 @@ const PROTOBUF: Language = Language {
 
 impl Language {
     /// A schema as its producer takes it: the text, or the compiled file.
-    fn schema(&self, file: &str) -> Result<String, Box<dyn std::error::Error>> {
+    fn schema(&self, file: &str) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let directory = format!("{}/../schemas", env!("CARGO_MANIFEST_DIR"));
         if self.name == "protobuf" {
             let compiled = protox::compile([file], [directory])?;
@@ -89,7 +89,7 @@ impl Language {
     }
 
     /// A scene whose topic holds `count` records of alternating versions, and these records.
-    fn scene(&self, count: u64) -> Result<(Scene, Vec<Value>), Box<dyn std::error::Error>> {
+    fn scene(&self, count: u64) -> Result<(Scene, Vec<Value>), Box<dyn std::error::Error + Send + Sync>> {
         let scene = Scene::new(&format!("versions-{}", self.name), 1)?;
         let schemas = [self.schema(self.files[0])?, self.schema(self.files[1])?];
         let request = json!({
@@ -131,7 +131,8 @@ fn starts(scene: &Scene) -> Result<Vec<u64>, Error> {
 /// Compares every row with the record of its number as `expected` has it.
 fn holds(scene: &Scene, records: &[Value], expected: impl Fn(usize, Value) -> Value) -> Outcome {
     let mut rows = scene.rows()?;
-    let number = |value: &Value| value["id"].as_str().and_then(|id| id[2..].parse::<usize>().ok()).unwrap_or(usize::MAX);
+    let number =
+        |value: &Value| value["id"].as_str().and_then(|id| id[2..].parse::<usize>().ok()).unwrap_or(usize::MAX);
     rows.sort_by_key(|row| number(&row.value));
     assert_eq!(rows.len(), records.len());
     for (index, (row, record)) in rows.iter().zip(records).enumerate() {

@@ -115,6 +115,8 @@ pub(crate) struct Lane {
     schema: Option<Version>,
     /// The schema that rows bring themselves; `None` where it is inferred, given, or there is none.
     own: Option<usize>,
+    /// The version with which rows were read and left out that brought none, in a cut of rows that do.
+    left_out_under: Option<Version>,
     /// Which schemas its files have, for rows that bring their own.
     files: FileSchemas,
     /// Some row has an empty object or list in a field that the schema lacks, so it may not fit a grown schema.
@@ -145,6 +147,7 @@ impl Lane {
             clock_ms: None,
             schema: None,
             own: None,
+            left_out_under: None,
             files: FileSchemas::new(&recipe),
             waits: false,
             context,
@@ -388,7 +391,7 @@ impl Lane {
         }
         let range = OffsetRange::new(self.start, self.position)
             .map_err(|error| TaskError::Data(format!("lane {}: {error}", self.parts.topic_partition)))?;
-        let schema = self.schema.as_ref().map(Version::reference);
+        let schema = self.left_out_under.as_ref().or(self.schema.as_ref()).map(Version::reference);
         let clock_ms = self.clock_ms.expect("a cut with rows has a clock");
         let files = u32::try_from(self.open.open_files()).unwrap_or(u32::MAX);
         let fingerprint = self.parts.recipe.fingerprint;

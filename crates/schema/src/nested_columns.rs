@@ -166,7 +166,7 @@ impl MapColumn {
         for name in [at, second] {
             match nodes[name] {
                 Node::String("key") => {
-                    drop(self.key.read(nodes, name + 1, context).map_err(|fault| fault.within("key"))?)
+                    self.key.read(nodes, name + 1, context).map_err(|fault| fault.within("key"))?;
                 }
                 Node::String("value") => {
                     self.value.read(nodes, name + 1, context).map_err(|fault| fault.within("value"))?;

@@ -81,9 +81,7 @@ fn for_files(value: &ChosenConverter, needs_columns: bool) -> Settings {
     if !needs_columns || !has_unions || value.settings.is_set(&UNION_NAMES) {
         return value.settings.clone();
     }
-    let mut config = value.settings.config().clone();
-    config.insert(UNION_NAMES.name.to_owned(), "legal".to_owned());
-    Settings::new(config)
+    value.settings.with(&UNION_NAMES, "legal")
 }
 
 /// The schema of `value.converter.schema`; file names are relative to the working directory.

@@ -106,7 +106,10 @@ impl Lane {
         if is_own && !batch.is_empty() {
             self.fit_own_schema(&batch).await?;
         }
-        if !is_own && (!batch.is_empty() || version.as_ref().is_some_and(|version| version.number > 0)) {
+        let is_stored = version.as_ref().is_some_and(|version| version.number > 0);
+        if !is_own && batch.is_empty() && is_stored && self.own.is_some() {
+            self.note_left_out(version).await?;
+        } else if !is_own && (!batch.is_empty() || is_stored) {
             self.fit_schema(version).await?;
         }
         if !batch.is_empty() {
@@ -123,6 +126,9 @@ impl Lane {
         if self.own.is_none() && !self.open.is_empty() {
             self.change_schema().await?;
         }
+        if self.own.is_none() {
+            self.left_out_under = self.schema.take().filter(|version| version.number > 0);
+        }
         let own = self.files.learn(columns.fields(), batch.schema.as_ref(), &self.parts.recipe);
         if self.open.is_empty() && self.own != Some(own) {
             let schema = TableSchema::new(columns.fields()).map_err(|error| TaskError::Data(error.to_string()))?;
@@ -131,6 +137,17 @@ impl Lane {
             self.open = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), self.open.nonce());
         }
         self.own = Some(own);
+        Ok(())
+    }
+
+    /// Rows without a schema of their own were left out, read with `version`, from a cut of rows that have one: its plan must
+    /// name that version, for a replay must leave them out too.
+    async fn note_left_out(&mut self, version: Option<Version>) -> Result<(), TaskError> {
+        let differs = |known: &Version| Some(known.reference()) != version.as_ref().map(Version::reference);
+        if self.left_out_under.as_ref().is_some_and(differs) && !self.open.is_empty() {
+            self.change_schema().await?;
+        }
+        self.left_out_under = version;
         Ok(())
     }
 
@@ -158,7 +175,7 @@ impl Lane {
                 self.open = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), self.open.nonce());
             }
         }
-        (self.schema, self.own) = (version, None);
+        (self.schema, self.own, self.left_out_under) = (version, None, None);
         Ok(())
     }
 
