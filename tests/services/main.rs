@@ -15,9 +15,11 @@ mod recovery;
 mod registry;
 mod settings;
 mod store_faults;
+mod store_features;
 mod streams;
 mod support;
 mod versions;
+mod views;
 
 fn main() -> ExitCode {
     tests::ring::main(
@@ -33,7 +35,9 @@ fn main() -> ExitCode {
             registry::TESTS,
             versions::TESTS,
             store_faults::TESTS,
+            store_features::TESTS,
             files::TESTS,
+            views::TESTS,
             memory::TESTS,
             conformance::TESTS,
         ]

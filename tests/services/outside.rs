@@ -15,14 +15,8 @@ fn broker<T: DeserializeOwned>(kafka: &Kafka, action: &str, mut request: Value) 
     Services::readers()?.call(BROKER, action, &request)
 }
 
-fn bucket<T: DeserializeOwned>(store: &S3, action: &str, mut request: Value) -> Result<T, Error> {
-    request["store"] = json!({
-        "endpoint": store.endpoint(),
-        "access_key": store.access_key(),
-        "secret_key": store.secret_key(),
-        "region": S3::REGION,
-    });
-    Services::readers()?.call(BUCKET, action, &request)
+fn bucket<T: DeserializeOwned>(store: &S3, action: &str, request: Value) -> Result<T, Error> {
+    Services::readers()?.call(BUCKET, action, &store.request(request))
 }
 
 /// Creates a topic with properties of its own.
@@ -102,4 +96,39 @@ pub(crate) fn versions(store: &S3, name: &str) -> Result<BTreeMap<String, usize>
 /// ETag and time of change of each object.
 pub(crate) fn etags(store: &S3, name: &str) -> Result<BTreeMap<String, String>, Error> {
     bucket(store, "etags", json!({"bucket": name}))
+}
+
+/// The tags of an object.
+pub(crate) fn tags(store: &S3, name: &str, key: &str) -> Result<BTreeMap<String, String>, Error> {
+    bucket(store, "tags", json!({"bucket": name, "key": key}))
+}
+
+/// Who may do what with an object.
+pub(crate) fn grants(store: &S3, name: &str, key: &str) -> Result<Vec<String>, Error> {
+    bucket(store, "grants", json!({"bucket": name, "key": key}))
+}
+
+/// How an object is encrypted: the algorithm, the key of KMS, and the algorithm of a customer's key.
+pub(crate) fn encryption(
+    store: &S3,
+    name: &str,
+    key: &str,
+    customer_key: Option<&str>,
+) -> Result<[Option<String>; 3], Error> {
+    bucket(store, "encryption", json!({"bucket": name, "key": key, "customer_key": customer_key}))
+}
+
+/// The `id`s in all Parquet objects, which are encrypted with a customer's key.
+pub(crate) fn encrypted_ids(store: &S3, name: &str, customer_key: &str) -> Result<Vec<String>, Error> {
+    bucket(store, "encrypted_ids", json!({"bucket": name, "customer_key": customer_key}))
+}
+
+/// Credentials that may do what the policy says: access key, secret key and token.
+pub(crate) fn assume_role(store: &S3, policy: &Value) -> Result<[String; 3], Error> {
+    bucket(store, "assume_role", json!({"policy": policy.to_string()}))
+}
+
+/// A new key of KMS.
+pub(crate) fn create_kms_key(store: &S3) -> Result<String, Error> {
+    bucket(store, "create_kms_key", json!({}))
 }

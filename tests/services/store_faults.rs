@@ -119,7 +119,7 @@ impl Faulty {
 }
 
 /// Predictions with a text that does not compress, each about this many bytes.
-fn large(numbers: std::ops::Range<usize>, bytes: usize) -> Vec<Value> {
+pub(crate) fn large(numbers: std::ops::Range<usize>, bytes: usize) -> Vec<Value> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut noise = || {
         state ^= state << 13;
@@ -181,7 +181,7 @@ fn every_fault_for_large_files() -> Outcome {
 }
 
 /// Row groups of 4 MiB, so that parts go up while a file of 24 records grows.
-fn large_files() -> Value {
+pub(crate) fn large_files() -> Value {
     json!({
         "flush.size": "24",
         "rotate.schedule.interval.ms": "-1",

@@ -6,7 +6,10 @@ use model::{Fingerprint, Settings};
 use pipeline::{Recipe, StoreRecovery, Tolerance, TopicSchemas};
 use schema::{CONVERTERS, Part, SchemaRules};
 use source::Recovery;
-use writer::{FileContext, FileLimits, Layout, NullValues, OnExisting, Rotation, Store, partitioner_plugin};
+use writer::newest::Labels;
+use writer::{
+    FileContext, FileLimits, KafkaColumns, Layout, NullValues, OnExisting, Rotation, Store, Views, partitioner_plugin,
+};
 
 /// Keys and values of a connector.
 pub(crate) type Pairs = Vec<(&'static str, String)>;
@@ -34,10 +37,11 @@ pub(crate) fn settings(pairs: &[(&'static str, String)]) -> Settings {
 pub(crate) fn recovery(pairs: &[(&'static str, String)], store: &Store) -> Arc<dyn Recovery> {
     let settings = settings(pairs);
     let format = writer::format(&settings).expect("the keys are right");
-    let layout = Layout::new(&settings, format.extension()).expect("the keys are right");
+    let views = Views::new(&settings).expect("the keys are right");
+    let layout = Layout::new(&settings, format.extension()).expect("the keys are right").with_views(&views);
     let on_existing = OnExisting::new(&settings).expect("the keys are right");
     let on_data_loss = source::on_data_loss(&settings).expect("the keys are right");
-    Arc::new(StoreRecovery::new(store.clone(), layout, format, on_existing, on_data_loss))
+    Arc::new(StoreRecovery::new(store.clone(), layout, Labels { format, views }, on_existing, on_data_loss))
 }
 
 /// The recipe that `pairs` give for lanes that write to `store`, and the schemas beside the objects.
@@ -50,7 +54,8 @@ pub(crate) fn recipe(
 ) -> (Recipe, TopicSchemas) {
     let settings = settings(pairs);
     let format = writer::format(&settings).expect("the keys are right");
-    let layout = Layout::new(&settings, format.extension()).expect("the keys are right");
+    let views = Views::new(&settings).expect("the keys are right");
+    let layout = Layout::new(&settings, format.extension()).expect("the keys are right").with_views(&views);
     let schemas = TopicSchemas::new(store.clone(), layout.clone());
     let shaping = pairs.iter().filter(|(key, _)| !SHAPELESS.contains(key));
     let mut texts: Vec<String> = shaping.map(|(key, value)| format!("{key}={value}")).collect();
@@ -64,6 +69,7 @@ pub(crate) fn recipe(
     let recipe = Recipe {
         converter: Box::new(move || (CONVERTERS[0].build)(&of_converter, Part::Value).expect("JSON needs no key")),
         key_converter: None,
+        header_converter: None,
         transforms: Box::new(transform::Chain::default),
         partitioner: Box::new(move || {
             let plugin = partitioner_plugin(&of_partitioner).expect("the keys are right");
@@ -73,13 +79,16 @@ pub(crate) fn recipe(
         null_values: NullValues::new(&settings).expect("the keys are right"),
         tolerance,
         schema_rules: SchemaRules::new(&settings).expect("the keys are right"),
+        kafka_columns: KafkaColumns::new(&settings).expect("the keys are right"),
         files: FileContext {
             store: store.clone(),
             format,
-            object_key: Arc::new(move |topic_partition, path, first| layout.object_key(topic_partition, path, first)),
+            object_key: Arc::new(move |view, whose, path, first| layout.view_key(view, whose, path, first)),
+            views,
             limits,
             schema: "".into(),
             config: fingerprint,
+            tagging: None,
         },
         given_schema: None,
         fingerprint,

@@ -1,6 +1,8 @@
 //! S3 stores: MinIO and LocalStack, and what tests do to their buckets.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,6 +24,8 @@ pub struct S3 {
     endpoint: String,
     access_key: &'static str,
     secret_key: &'static str,
+    /// Of a store that is reached over TLS: the certificate of its own authority.
+    certificate: Option<PathBuf>,
     /// None for a store that was running before; such a store is only ever lent as `&S3`.
     server: Option<Server>,
 }
@@ -43,33 +47,22 @@ impl S3 {
 
     /// A MinIO of the caller's own; it ends and its data goes when dropped.
     pub fn start_minio() -> Result<S3, Error> {
-        let home = install("minio")?;
-        let port = free_port();
-        let endpoint = format!("http://127.0.0.1:{port}");
-        let store = S3::running_minio(endpoint);
-        let directory = new_directory("minio")?;
-        let disk = directory.join("disk").display().to_string();
-        let address = format!("127.0.0.1:{port}");
-        let server = Server::start(Launch {
-            what: "minio",
-            program: home.join("minio"),
-            arguments: ["server", "--quiet", "--address", &address, &disk].map(str::to_owned).to_vec(),
-            environment: vec![
-                ("MINIO_ROOT_USER", store.access_key.to_owned()),
-                ("MINIO_ROOT_PASSWORD", store.secret_key.to_owned()),
-                ("MINIO_UPDATE", "off".to_owned()),
-                ("MINIO_CALLHOME_ENABLE", "off".to_owned()),
-                ("MINIO_BROWSER", "off".to_owned()),
-                // A fixed key, so that requests with server-side encryption are served and not refused.
-                ("MINIO_KMS_SECRET_KEY", "test-key:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned()),
-            ],
-            directory,
-            ready: Ready::Http(port, "/minio/health/ready"),
-        })?;
-        Ok(S3 { server: Some(server), ..store })
+        minio(None)
     }
 
-    /// A LocalStack of the caller's own, serving S3 and STS; it ends and its data goes when dropped.
+    /// As [`S3::start_minio`], over TLS, without which MinIO takes no keys of customers.
+    pub fn start_minio_over_tls() -> Result<S3, Error> {
+        let certificates = new_directory("minio")?;
+        certify(&certificates)?;
+        minio(Some(certificates))
+    }
+
+    /// The certificate that a client must trust, of a store that is reached over TLS.
+    pub fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_deref()
+    }
+
+    /// A LocalStack of the caller's own, serving S3, STS and KMS; it ends and its data goes when dropped.
     pub fn start_localstack() -> Result<S3, Error> {
         let home = install("localstack")?;
         let port = free_port();
@@ -82,7 +75,7 @@ impl S3 {
             arguments: vec!["-c".to_owned(), LOCALSTACK_MAIN.to_owned()],
             environment: vec![
                 ("GATEWAY_LISTEN", format!("127.0.0.1:{port}")),
-                ("SERVICES", "s3,sts".to_owned()),
+                ("SERVICES", "s3,sts,kms".to_owned()),
                 ("EAGER_SERVICE_LOADING", "0".to_owned()),
                 ("STRICT_SERVICE_LOADING", "1".to_owned()),
                 ("DISABLE_EVENTS", "1".to_owned()),
@@ -101,11 +94,11 @@ impl S3 {
     }
 
     pub(crate) fn running_minio(endpoint: String) -> S3 {
-        S3 { endpoint, access_key: "minioadmin", secret_key: "minioadmin", server: None }
+        S3 { endpoint, access_key: "minioadmin", secret_key: "minioadmin", certificate: None, server: None }
     }
 
     pub(crate) fn running_localstack(endpoint: String) -> S3 {
-        S3 { endpoint, access_key: "test", secret_key: "test", server: None }
+        S3 { endpoint, access_key: "test", secret_key: "test", certificate: None, server: None }
     }
 
     /// `http://host:port`.
@@ -147,6 +140,11 @@ impl S3 {
     /// All objects whose key starts with `prefix`, by key.
     pub fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>, Error> {
         self.call("list_objects", json!({"bucket": bucket, "prefix": prefix}))
+    }
+
+    /// The keys of all objects whose key starts with `prefix`, in order. Asks for no object, as [`S3::list`] does.
+    pub fn list_keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>, Error> {
+        self.call("list_keys", json!({"bucket": bucket, "prefix": prefix}))
     }
 
     /// Begins a multipart upload and leaves it behind.
@@ -200,6 +198,7 @@ impl S3 {
             "access_key": self.access_key,
             "secret_key": self.secret_key,
             "region": S3::REGION,
+            "certificate": self.certificate,
         });
         request
     }
@@ -207,4 +206,58 @@ impl S3 {
 
 pub(crate) fn new_directory(what: &'static str) -> Result<std::path::PathBuf, Error> {
     data_directory(what).map_err(|e| Error::Server { what, why: e.to_string() })
+}
+
+/// Starts MinIO, over TLS with the certificate in a directory if there is one.
+fn minio(certificates: Option<PathBuf>) -> Result<S3, Error> {
+    let home = install("minio")?;
+    let port = free_port();
+    let scheme = if certificates.is_some() { "https" } else { "http" };
+    let store = S3::running_minio(format!("{scheme}://127.0.0.1:{port}"));
+    let directory = match &certificates {
+        Some(directory) => directory.clone(),
+        None => new_directory("minio")?,
+    };
+    let disk = directory.join("disk").display().to_string();
+    let address = format!("127.0.0.1:{port}");
+    let mut arguments = ["server", "--quiet", "--address", &address, &disk].map(str::to_owned).to_vec();
+    if certificates.is_some() {
+        arguments.extend(["--certs-dir".to_owned(), directory.display().to_string()]);
+    }
+    let certificate = certificates.map(|directory| directory.join("public.crt"));
+    let ready = match &certificate {
+        Some(_) => Ready::Port(port),
+        None => Ready::Http(port, "/minio/health/ready"),
+    };
+    let server = Server::start(Launch {
+        what: "minio",
+        program: home.join("minio"),
+        arguments,
+        environment: vec![
+            ("MINIO_ROOT_USER", store.access_key.to_owned()),
+            ("MINIO_ROOT_PASSWORD", store.secret_key.to_owned()),
+            ("MINIO_UPDATE", "off".to_owned()),
+            ("MINIO_CALLHOME_ENABLE", "off".to_owned()),
+            ("MINIO_BROWSER", "off".to_owned()),
+            // A fixed key, so that requests with server-side encryption are served and not refused.
+            ("MINIO_KMS_SECRET_KEY", "test-key:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned()),
+        ],
+        directory,
+        ready,
+    })?;
+    Ok(S3 { server: Some(server), certificate, ..store })
+}
+
+/// Makes a key and a certificate for 127.0.0.1, signed by itself, as MinIO names them.
+fn certify(directory: &Path) -> Result<(), Error> {
+    let failed = |why: String| Error::Server { what: "minio", why: format!("no certificate: openssl: {why}") };
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-keyout", "private.key", "-out", "public.crt"])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if made.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&made.stderr).into_owned())) }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Ready {
     Log(&'static str),
     /// `GET` of this path is answered with 200.
     Http(u16, &'static str),
+    /// Connections are taken.
+    Port(u16),
 }
 
 /// A started service. Dropped, it is killed and its data removed.
@@ -123,6 +125,7 @@ fn is_ready(launch: &Launch, start: u32) -> bool {
     match launch.ready {
         Ready::Log(line) => read_log(launch, start).contains(line),
         Ready::Http(port, path) => answers_ok(port, path).unwrap_or(false),
+        Ready::Port(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, BinaryArray, StringArray, StructArray, UInt32Array};
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Fields};
 
@@ -12,6 +12,12 @@ use crate::{Offset, Position, TopicPartition};
 
 /// The headers of one record: name and value, in the order of the record.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;
+
+/// What the headers of one record take in memory.
+fn headers_bytes(headers: &Headers) -> usize {
+    let content = |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
+    size_of::<Headers>() + headers.iter().map(|header| size_of_val(header) + content(header)).sum::<usize>()
+}
 
 /// Consecutive records of ONE topic-partition as the log holds them; no object per record.
 ///
@@ -24,6 +30,8 @@ pub struct RawBatch {
     pub offsets: ScalarBuffer<i64>,
     /// Record time, milliseconds since the epoch; -1 where the record has none.
     pub timestamps_ms: ScalarBuffer<i64>,
+    /// Which times the broker gave when it appended the record (`LogAppendTime`); `None` when the producers gave all.
+    pub append_times: Option<BooleanBuffer>,
     /// Keys; null where the record has none.
     pub keys: BinaryArray,
     /// Values; null for a tombstone. A value of zero bytes is not null.
@@ -43,12 +51,13 @@ impl RawBatch {
         self.offsets.is_empty()
     }
 
-    /// Bytes of keys, values and fixed columns: what it weighs in the memory budget.
+    /// Bytes of keys, values, headers and fixed columns: what it weighs in the memory budget.
     pub fn bytes(&self) -> usize {
         let text = |column: &BinaryArray| {
             column.value_offsets().last().copied().unwrap_or(0) - column.value_offsets().first().copied().unwrap_or(0)
         };
-        text(&self.keys) as usize + text(&self.values) as usize + self.len() * 24
+        let headers: usize = self.headers.iter().flat_map(|all| all.iter()).map(headers_bytes).sum();
+        text(&self.keys) as usize + text(&self.values) as usize + self.len() * 24 + headers
     }
 
     /// The place of record `row`.
@@ -62,6 +71,7 @@ impl RawBatch {
             topic_partition: self.topic_partition.clone(),
             offsets: self.offsets.slice(from, count),
             timestamps_ms: self.timestamps_ms.slice(from, count),
+            append_times: self.append_times.as_ref().map(|given| given.slice(from, count)),
             keys: self.keys.slice(from, count),
             values: self.values.slice(from, count),
             headers: self.headers.as_ref().map(|all| Arc::new(all[from..from + count].to_vec())),
@@ -75,6 +85,8 @@ pub struct RawBatchBuilder {
     topic_partition: TopicPartition,
     offsets: Vec<i64>,
     timestamps_ms: Vec<i64>,
+    /// Empty while no time was the broker's.
+    append_times: Vec<bool>,
     keys: BytesColumn,
     values: BytesColumn,
     headers: Vec<Headers>,
@@ -127,6 +139,7 @@ impl RawBatchBuilder {
             topic_partition,
             offsets: Vec::with_capacity(rows),
             timestamps_ms: Vec::with_capacity(rows),
+            append_times: Vec::new(),
             keys: BytesColumn::with_capacity(rows, 0),
             values: BytesColumn::with_capacity(rows, value_bytes),
             headers: Vec::new(),
@@ -175,10 +188,21 @@ impl RawBatchBuilder {
         }
         self.offsets.push(offset.get());
         self.timestamps_ms.push(timestamp_ms);
+        if !self.append_times.is_empty() {
+            self.append_times.push(false);
+        }
         self.keys.push(key);
         self.values.push(value);
         if self.any_header {
             self.headers.push(headers);
+        }
+    }
+
+    /// Takes note that the broker gave the time of the record that was pushed last.
+    pub fn mark_append_time(&mut self) {
+        self.append_times.resize(self.offsets.len(), false);
+        if let Some(last) = self.append_times.last_mut() {
+            *last = true;
         }
     }
 
@@ -188,6 +212,7 @@ impl RawBatchBuilder {
             topic_partition: self.topic_partition,
             offsets: ScalarBuffer::from(without_slack(self.offsets)),
             timestamps_ms: ScalarBuffer::from(without_slack(self.timestamps_ms)),
+            append_times: (!self.append_times.is_empty()).then(|| BooleanBuffer::from(self.append_times)),
             keys: self.keys.finish(),
             values: self.values.finish(),
             headers: self.any_header.then(|| Arc::new(self.headers)),
@@ -288,10 +313,14 @@ pub struct Batch {
     pub offsets: ScalarBuffer<i64>,
     /// Record time, milliseconds since the epoch; -1 where the record has none.
     pub timestamps_ms: ScalarBuffer<i64>,
+    /// Which times the broker gave when it appended the record (`LogAppendTime`); `None` when the producers gave all.
+    pub append_times: Option<BooleanBuffer>,
     /// Keys as the log holds them.
     pub keys: BinaryArray,
     /// What the keys say, decoded; `None` when nobody asked for it.
     pub key_values: Option<Values>,
+    /// The one schema of all typed keys; `None` where the converter knows none.
+    pub key_schema: Option<Arc<ValueSchema>>,
     /// Headers of each record; `None` when no record has any.
     pub headers: Option<Arc<Vec<Headers>>>,
     /// The topic under which each record is written, where a transform chose one; `None` for the lane's own.
@@ -314,8 +343,10 @@ impl Batch {
             topic_partition: raw.topic_partition.clone(),
             offsets: raw.offsets.clone(),
             timestamps_ms: raw.timestamps_ms.clone(),
+            append_times: raw.append_times.clone(),
             keys: raw.keys.clone(),
             key_values: None,
+            key_schema: None,
             headers: raw.headers.clone(),
             topics: None,
             input_bytes,
@@ -350,8 +381,10 @@ impl Batch {
             topic_partition: self.topic_partition.clone(),
             offsets: self.offsets.slice(from, count),
             timestamps_ms: self.timestamps_ms.slice(from, count),
+            append_times: self.append_times.as_ref().map(|given| given.slice(from, count)),
             keys: self.keys.slice(from, count),
             key_values: self.key_values.as_ref().map(|keys| keys.slice(from, count)),
+            key_schema: self.key_schema.clone(),
             headers: self.headers.as_ref().map(|all| Arc::new(all[from..from + count].to_vec())),
             topics: self.topics.as_ref().map(|topics| topics.slice(from, count)),
             input_bytes: self.input_bytes.slice(from, count),
@@ -367,8 +400,13 @@ impl Batch {
             topic_partition: self.topic_partition.clone(),
             offsets: rows.iter().map(|row| self.offsets[*row as usize]).collect(),
             timestamps_ms: rows.iter().map(|row| self.timestamps_ms[*row as usize]).collect(),
+            append_times: self
+                .append_times
+                .as_ref()
+                .map(|given| rows.iter().map(|row| given.value(*row as usize)).collect()),
             keys: pick(&self.keys, &indices),
             key_values: self.key_values.as_ref().map(|keys| keys.select(&indices)),
+            key_schema: self.key_schema.clone(),
             headers: self
                 .headers
                 .as_ref()
@@ -458,6 +496,22 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_of_a_time_goes_with_its_record() {
+        let mut builder = RawBatchBuilder::new(TopicPartition::new("t", 0), 4, 64);
+        for offset in 0..4 {
+            builder.push(Offset::new(offset).unwrap(), 1, None, None, Headers::new());
+            if offset == 1 || offset == 2 {
+                builder.mark_append_time();
+            }
+        }
+        let raw = builder.finish();
+        let batch = Batch::decoded(&raw, Values::Schemaless(raw.values.clone()));
+        let kinds = |batch: &Batch| batch.append_times.as_ref().unwrap().iter().collect::<Vec<_>>();
+        assert_eq!(kinds(&batch), [false, true, true, false]);
+        assert_eq!((kinds(&batch.slice(2, 2)), kinds(&batch.select(&[0, 2]))), (vec![true, false], vec![false, true]));
+    }
+
+    #[test]
     fn select_and_slice_agree() {
         let raw = raw();
         let batch = Batch::decoded(&raw, Values::Schemaless(raw.values.clone()));
@@ -470,6 +524,7 @@ mod tests {
 
     #[test]
     fn a_slice_weighs_what_it_holds() {
-        assert_eq!(raw().slice(3, 1).bytes(), 4 + 24);
+        let header = size_of::<Headers>() + size_of::<(String, Option<Vec<u8>>)>() + 1;
+        assert_eq!(raw().slice(3, 1).bytes(), 4 + 24 + header);
     }
 }

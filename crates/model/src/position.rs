@@ -47,6 +47,9 @@ impl Offset {
     /// The first offset a topic-partition can have.
     pub const ZERO: Offset = Offset(0);
 
+    /// The last one that there can be.
+    pub const MAX: Offset = Offset(i64::MAX);
+
     /// `None` if `value` is negative.
     pub const fn new(value: i64) -> Option<Offset> {
         if value < 0 { None } else { Some(Offset(value)) }

@@ -26,7 +26,7 @@ use schema::{CONVERTERS, Part};
 use serde::{Deserialize, Serialize};
 use source::{KafkaSource, Producer, SourceConfig, Subscription};
 use writer::{
-    Environment, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, OnExisting, Rotation, Store,
+    Environment, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, OnExisting, Rotation, Store, Views,
     partitioner_plugin,
 };
 
@@ -248,6 +248,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
             (CONVERTERS[0].build)(&json, Part::Value).expect("the json converter needs no key")
         }),
         key_converter: None,
+        header_converter: None,
         transforms: Box::new(transform::Chain::default),
         partitioner: Box::new({
             let settings = settings.clone();
@@ -260,13 +261,16 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
         null_values: NullValues::new(&settings)?,
         tolerance: Tolerance::None,
         schema_rules: schema::SchemaRules::default(),
+        kafka_columns: None,
         files: FileContext {
             store: store.clone(),
             format,
-            object_key: Arc::new(move |topic_partition, path, first| names.object_key(topic_partition, path, first)),
+            object_key: Arc::new(move |view, whose, path, first| names.view_key(view, whose, path, first)),
+            views: Views::default(),
             limits: FileLimits::new(&settings)?,
             schema: "".into(),
             config: fingerprint,
+            tagging: None,
         },
         given_schema: None,
         fingerprint,

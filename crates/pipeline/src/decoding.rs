@@ -4,6 +4,7 @@ use model::{Batch, RawBatch, Values};
 use schema::{Converter, Decoded};
 use transform::Chain;
 
+use crate::headers::HeaderReader;
 use crate::{Recipe, TaskError};
 
 /// Converters and transforms of one lane.
@@ -11,6 +12,8 @@ pub(crate) struct Decoding {
     values: Box<dyn Converter>,
     /// Only where something reads decoded keys.
     keys: Option<Box<dyn Converter>>,
+    /// Only where something reads what headers say.
+    headers: Option<HeaderReader>,
     transforms: Chain,
 }
 
@@ -19,6 +22,7 @@ impl Decoding {
         Decoding {
             values: (recipe.converter)(),
             keys: recipe.key_converter.as_ref().map(|build| build()),
+            headers: recipe.header_converter.as_ref().map(|build| HeaderReader::new(build())),
             transforms: (recipe.transforms)(),
         }
     }
@@ -31,6 +35,12 @@ impl Decoding {
             let keys = keys.decode(raw).await?;
             batches = batches.iter().flat_map(|batch| with_keys(batch, &keys.batches)).collect();
             rejected.extend(keys.rejected);
+        }
+        if let Some(headers) = &mut self.headers {
+            let read = headers.read(raw).await?;
+            batches = batches.into_iter().map(|batch| read.put_into(batch, raw)).collect();
+            batches.retain(|batch| !batch.is_empty());
+            rejected.extend(read.rejected);
         }
         if !self.transforms.is_empty() {
             for batch in std::mem::take(&mut batches) {
@@ -53,7 +63,7 @@ impl Decoding {
 fn with_keys(batch: &Batch, keys: &[Batch]) -> Vec<Batch> {
     let joined = keys.iter().filter_map(|keys| {
         if keys.offsets == batch.offsets {
-            return Some(Batch { key_values: Some(keys.values.clone()), ..batch.clone() });
+            return Some(with_key(batch.clone(), keys.values.clone(), keys));
         }
         let (mut rows, mut key_rows) = (Vec::new(), Vec::new());
         for (row, offset) in batch.offsets.iter().enumerate() {
@@ -62,10 +72,13 @@ fn with_keys(batch: &Batch, keys: &[Batch]) -> Vec<Batch> {
                 key_rows.push(key_row as u32);
             }
         }
-        let key_values: Values = keys.select(&key_rows).values;
-        (!rows.is_empty()).then(|| Batch { key_values: Some(key_values), ..batch.select(&rows) })
+        (!rows.is_empty()).then(|| with_key(batch.select(&rows), keys.select(&key_rows).values, keys))
     });
     joined.collect()
+}
+
+fn with_key(batch: Batch, key_values: Values, keys: &Batch) -> Batch {
+    Batch { key_values: Some(key_values), key_schema: keys.schema.clone(), ..batch }
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use arrow::array::StructArray;
 use arrow::datatypes::{DataType, Field, Fields};
 use model::{Batch, ConnectMarks, Fingerprint, ValueSchema, Values};
 use schema::{Compatibility, Fit, Projection, RecordSchema, SchemaRules, TableSchema};
-use writer::{FileContext, Placed, Split};
+use writer::{FileContext, KafkaColumns, Placed, Split, is_of_tombstones};
 
 use crate::{Recipe, TaskError};
 
@@ -105,8 +106,10 @@ impl FileSchemas {
             Split::One(path) => std::slice::from_ref(path),
             Split::Many { paths, .. } => paths,
         };
-        let stops: Vec<Option<Stop>> = paths.iter().map(|path| self.way(schema, path).stop()).collect();
-        let may_grow = self.has_places() && paths.iter().any(|path| !self.has_place(schema, path));
+        let mut stop = |path: &Arc<str>| if is_of_tombstones(path) { None } else { self.way(schema, path).stop() };
+        let stops: Vec<Option<Stop>> = paths.iter().map(&mut stop).collect();
+        let is_fresh = |path: &Arc<str>| !is_of_tombstones(path) && !self.has_place(schema, path);
+        let may_grow = self.has_places() && paths.iter().any(is_fresh);
         if stops.iter().all(Option::is_none) && !may_grow {
             return None;
         }
@@ -119,22 +122,29 @@ impl FileSchemas {
             if let Some(stop) = &stops[path] {
                 return Some((row, stop.clone()));
             }
-            let is_new = may_grow && !self.has_place(schema, &paths[path]) && fresh.insert(path);
+            let is_new = may_grow && is_fresh(&paths[path]) && fresh.insert(path);
             let is_one_more = self.open_files_max.is_some_and(|max| self.places.len() + fresh.len() > max);
             (is_new && is_one_more && self.places.len() + fresh.len() > 1).then_some((row, Stop::Change))
         })
     }
 
     /// Rows of `schema` as the file at `path` takes them; [`Self::first_stop`] had nothing against it.
-    pub(crate) fn fit(&mut self, schema: usize, rows: Batch, path: &Arc<str>) -> Result<Fitted, TaskError> {
+    pub(crate) fn fit(
+        &mut self,
+        schema: usize,
+        rows: Batch,
+        path: &Arc<str>,
+        more: Option<&KafkaColumns>,
+    ) -> Result<Fitted, TaskError> {
         let way = self.way(schema, path);
         let file = *self.of_path.get(path).unwrap_or(&schema);
         let rows = match (&way, &rows.values) {
             (Way::Projected(projection), Values::Typed(columns)) => {
-                let columns = projection.apply(columns);
-                let wrong = |why| TaskError::Data(format!("could not bring rows to the schema of their file: {why}"));
+                let columns = projected(projection, columns, more).map_err(|why| {
+                    TaskError::Data(format!("could not bring rows to the schema of their file: {why}"))
+                })?;
                 let value = self.known[file].schema.value.clone();
-                Batch { values: Values::Typed(columns.map_err(wrong)?), schema: Some(value), ..rows }
+                Batch { values: Values::Typed(columns), schema: Some(value), ..rows }
             }
             (_, _) => rows,
         };
@@ -206,6 +216,20 @@ impl Way {
             Way::Refused(why) => Some(Stop::Refused(why.clone())),
         }
     }
+}
+
+/// The rows under the schema of their file; columns of `more` stay what they are.
+fn projected(projection: &Projection, rows: &StructArray, more: Option<&KafkaColumns>) -> Result<StructArray, String> {
+    let Some(more) = more else { return projection.apply(rows) };
+    let mut failed = None;
+    let rows = more.change_values(rows, |values| match projection.apply(values) {
+        Ok(projected) => projected,
+        Err(why) => {
+            failed = Some(why);
+            values.clone()
+        }
+    });
+    failed.map_or(Ok(rows), Err)
 }
 
 /// How files name a schema that rows brought: no two have one name.

@@ -94,6 +94,16 @@ pub(crate) struct LaneParts {
     pub(crate) closed: mpsc::Sender<ClosedCut>,
 }
 
+/// What the open cut has, beside records without a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    /// Rows that brought their schema.
+    Own,
+    /// Rows whose schema is inferred or given, or that have none.
+    Others,
+}
+
 pub(crate) struct Lane {
     parts: LaneParts,
     decoding: Decoding,
@@ -115,6 +125,8 @@ pub(crate) struct Lane {
     schema: Option<Version>,
     /// The schema that rows bring themselves; `None` where it is inferred, given, or there is none.
     own: Option<usize>,
+    /// What rows with a value it has.
+    holds: Holds,
     /// The version with which rows were read and left out that brought none, in a cut of rows that do.
     left_out_under: Option<Version>,
     /// Which schemas its files have, for rows that bring their own.
@@ -147,6 +159,7 @@ impl Lane {
             clock_ms: None,
             schema: None,
             own: None,
+            holds: Holds::Nothing,
             left_out_under: None,
             files: FileSchemas::new(&recipe),
             waits: false,
@@ -419,6 +432,7 @@ impl Lane {
         (self.start, self.clock_ms, self.waits) = (range.end(), None, false);
         self.state.reset();
         self.files.reset();
+        self.holds = Holds::Nothing;
         self.parts.outbox.tell(FromLane::Closed { to: range.end() });
         let cut = ClosedCut { open, range, plan, reason, is_replay, share };
         if self.parts.closed.send(cut).await.is_err() {

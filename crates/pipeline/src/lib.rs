@@ -16,6 +16,7 @@ mod control;
 mod decoding;
 mod error;
 mod file_schemas;
+mod headers;
 mod lane;
 mod ledger;
 mod markers;

@@ -149,7 +149,7 @@ impl TaskMetrics {
         self.all.cuts.get_or_create(&labels).inc();
         self.files.inc_by(files.len() as u64);
         for file in files {
-            self.published.inc_by(file.rows);
+            self.published.inc_by(file.records);
             self.file_bytes.inc_by(file.bytes);
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::Fingerprint;
 use schema::{Converter, SchemaRules, TableSchema};
 use transform::Chain;
-use writer::{FileContext, NullValues, Partitioner, Rotation};
+use writer::{FileContext, KafkaColumns, NullValues, Partitioner, Rotation};
 
 /// What becomes of a record that cannot go on (`errors.tolerance`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Recipe {
     pub converter: Box<dyn Fn() -> Box<dyn Converter> + Send + Sync>,
     /// Builds the key converter; `None` where nothing reads decoded keys.
     pub key_converter: Option<Box<dyn Fn() -> Box<dyn Converter> + Send + Sync>>,
+    /// Builds the header converter; `None` where headers stay the bytes that they are.
+    pub header_converter: Option<Box<dyn Fn() -> Box<dyn Converter> + Send + Sync>>,
     /// Builds the chain of transforms.
     pub transforms: Box<dyn Fn() -> Chain + Send + Sync>,
     /// Builds the partitioner.
@@ -35,6 +37,8 @@ pub struct Recipe {
     pub tolerance: Tolerance,
     /// What becomes of rows that bring another schema than the open files have.
     pub schema_rules: SchemaRules,
+    /// Columns beside those of values; `None` for none.
+    pub kafka_columns: Option<KafkaColumns>,
     /// Files: store, format, names, sizes. Its `schema` is filled in by each cut.
     pub files: FileContext,
     /// The schema that `value.converter.schema` gives; `None` to infer it.

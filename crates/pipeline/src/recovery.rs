@@ -1,7 +1,6 @@
 //! How far a topic-partition got when the group does not know it: its objects in the store tell.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,8 +8,8 @@ use model::TopicPartition;
 use source::{DataLoss, Recovered, Recovery};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use writer::newest::{NewestCut, NewestError, newest_cuts, partitions_with_objects};
-use writer::{Format, Layout, OnExisting, Store};
+use writer::newest::{Labels, NewestCut, NewestError, newest_cuts, partitions_with_objects};
+use writer::{Layout, OnExisting, Store};
 
 use crate::markers::{Before, Markers};
 
@@ -22,23 +21,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// the id of the one with its name tells, say nothing of where to go on: with them there, data may be lost.
 pub struct StoreRecovery {
     markers: Markers,
-    format: Arc<dyn Format>,
+    labels: Labels,
     on_existing: OnExisting,
     on_data_loss: DataLoss,
 }
 
 impl StoreRecovery {
-    /// Looks for objects in `store` that `layout` names and that are files of `format`. With `on_existing` other than
+    /// Looks for objects in `store` that `layout` names and that are files of the formats of `labels`. With `on_existing` other than
     /// [`OnExisting::Fail`], an object that does not tell its cut is as good as none: it is replaced or skipped anyway.
     /// `on_data_loss` says what happens when objects of a deleted topic are in the way.
     pub fn new(
         store: Store,
         layout: Layout,
-        format: Arc<dyn Format>,
+        labels: Labels,
         on_existing: OnExisting,
         on_data_loss: DataLoss,
     ) -> StoreRecovery {
-        StoreRecovery { markers: Markers { store, layout }, format, on_existing, on_data_loss }
+        StoreRecovery { markers: Markers { store, layout }, labels, on_existing, on_data_loss }
     }
 
     /// Repeats `request` while the store does not answer.
@@ -130,7 +129,7 @@ impl Recovery for StoreRecovery {
         }
         let Markers { store, layout } = &self.markers;
         loop {
-            match self.until_answered(|| newest_cuts(store, layout, &*self.format, &asked)).await {
+            match self.until_answered(|| newest_cuts(store, layout, &self.labels, &asked)).await {
                 Ok(cuts) => return Ok(cuts.into_iter().map(recovered).collect()),
                 Err(error @ NewestError::Layout { .. }) => {
                     warn!(%error, "objects that are there already are not looked for, auto.offset.reset decides");
@@ -172,13 +171,15 @@ fn recovered(cut: NewestCut) -> Recovered {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use model::{Fingerprint, Nonce, Offset, OffsetRange, Plan, Settings};
     use object_store::memory::InMemory;
     use writer::conformance::{batch, context, nested_rows};
     use writer::{
         Abilities, Committer, Fate, FaultyStore, FileContext, FinishedFile, ObjectCommitter, ObjectKey, OpenCut,
-        Request, RetryRules,
+        Request, RetryRules, Views,
     };
 
     const FULL: Abilities = Abilities { metadata: true, conditional: true };
@@ -207,7 +208,13 @@ mod tests {
 
     fn recovery_with(store: &Store, on_existing: OnExisting, on_data_loss: DataLoss) -> StoreRecovery {
         let format = context(store, "x").format.clone();
-        StoreRecovery::new(store.clone(), layout(), format, on_existing, on_data_loss)
+        StoreRecovery::new(
+            store.clone(),
+            layout(),
+            Labels { format, views: Views::default() },
+            on_existing,
+            on_data_loss,
+        )
     }
 
     /// What is recovered of the lanes 0 and 1 while the topic has this id: where they go on.
@@ -237,7 +244,7 @@ mod tests {
 
     /// The files of a cut of `start..end`, one for each of `paths` paths.
     async fn cut(store: &Store, whose: &TopicPartition, start: i64, end: i64, paths: i64) -> (Plan, Vec<FinishedFile>) {
-        let object_key: ObjectKey = Arc::new(|whose, path, first| layout().object_key(whose, path, first));
+        let object_key: ObjectKey = Arc::new(|view, whose, path, first| layout().view_key(view, whose, path, first));
         let context = Arc::new(FileContext { object_key, ..FileContext::clone(&context(store, "x")) });
         let mut open = OpenCut::new(context, whose.clone(), Nonce(7));
         for offset in start..end {

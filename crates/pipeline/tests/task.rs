@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use writer::{
     Abilities, Fate, FaultyStore, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, OnExisting, Request,
-    RetryRules, Rotation, Store, partitioner_plugin,
+    RetryRules, Rotation, Store, Views, partitioner_plugin,
 };
 
 const GROUP: &str = "g";
@@ -97,14 +97,17 @@ impl World {
             rotation: Rotation::new(&settings).unwrap(),
             null_values: NullValues::new(&settings).unwrap(),
             key_converter: None,
+            header_converter: None,
             transforms: Box::new(transform::Chain::default),
             partitioner: Box::new(move || (partitioner_plugin(&settings).unwrap().build)(&settings).unwrap()),
             tolerance: Tolerance::None,
             schema_rules: schema::SchemaRules::default(),
+            kafka_columns: None,
             files: FileContext {
                 store: self.store.clone(),
                 format,
-                object_key: Arc::new(move |whose, path, first| layout.object_key(whose, path, first)),
+                object_key: Arc::new(move |view, whose, path, first| layout.view_key(view, whose, path, first)),
+                views: Views::default(),
                 limits: FileLimits {
                     part_bytes: 8 * MIB,
                     rows_bytes: 4 * MIB,
@@ -113,6 +116,7 @@ impl World {
                 },
                 schema: "".into(),
                 config,
+                tagging: None,
             },
             given_schema: None,
             fingerprint: config,

@@ -83,7 +83,7 @@ fn sample(part: Part) -> RawBatch {
         let offset = i64::try_from(row * row + 5).ok().and_then(Offset::new).expect("a small number is an offset");
         let (key, value) = match part {
             Part::Key => (*value, None),
-            Part::Value => (None, *value),
+            Part::Value | Part::Header => (None, *value),
         };
         builder.push(offset, 0, key, value, Vec::new());
     }

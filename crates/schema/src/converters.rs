@@ -12,6 +12,7 @@ use crate::keys::{
 use crate::number_converters::{Number, NumberConverter};
 use crate::protobuf_converter::{PROTOBUF_KEYS, ProtobufConverter};
 use crate::registry_keys::REGISTRY_KEYS;
+use crate::simple_header::SimpleHeaderConverter;
 use crate::string_converter::StringConverter;
 use crate::{Converter, Part};
 
@@ -19,69 +20,99 @@ use crate::{Converter, Part};
 /// a configuration is validated.
 pub type BuildConverter = fn(&Settings, Part) -> Result<Box<dyn Converter>, Invalid>;
 
-/// Every converter.
-pub const CONVERTERS: &[Plugin<BuildConverter>] = &[
-    Plugin {
-        names: &["json", "org.apache.kafka.connect.json.JsonConverter"],
-        doc: "JSON, plain or in envelopes with a schema.",
-        keys: &[JSON_KEYS, JSON_REGISTRY_KEYS],
-        check: none,
-        build: |settings, part| JsonConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
-    },
-    Plugin {
-        names: &["string", "org.apache.kafka.connect.storage.StringConverter"],
-        doc: "Text.",
-        keys: &[STRING_KEYS, STRING_REGISTRY_KEYS],
-        check: none,
-        build: |settings, part| StringConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
-    },
-    Plugin {
-        names: &["bytes", "org.apache.kafka.connect.converters.ByteArrayConverter"],
-        doc: "Bytes as they are.",
-        keys: &[BYTES_REGISTRY_KEYS],
-        check: none,
-        build: BytesConverter::build,
-    },
-    Plugin {
-        names: &["avro", "io.confluent.connect.avro.AvroConverter"],
-        doc: "Avro, with its schema in a schema registry.",
-        keys: &[AVRO_KEYS, REGISTRY_KEYS],
-        check: none,
-        build: |settings, part| AvroConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
-    },
-    Plugin {
-        names: &["protobuf", "io.confluent.connect.protobuf.ProtobufConverter"],
-        doc: "Protobuf with a schema registry.",
-        keys: &[PROTOBUF_KEYS, REGISTRY_KEYS],
-        check: none,
-        build: |settings, part| ProtobufConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
-    },
-    Plugin {
-        names: &["json_schema", "io.confluent.connect.json.JsonSchemaConverter"],
-        doc: "JSON with a JSON Schema in a schema registry.",
-        keys: &[JSON_SCHEMA_KEYS, REGISTRY_KEYS],
-        check: none,
-        build: |settings, part| JsonSchemaConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
-    },
+/// Every converter of keys and values.
+pub const CONVERTERS: &[Plugin<BuildConverter>] =
+    &[JSON, STRING, BYTES, AVRO, PROTOBUF, JSON_SCHEMA, BOOLEAN, SHORT, INTEGER, LONG, FLOAT, DOUBLE];
+
+/// Every converter of headers (`org.apache.kafka.connect.storage.HeaderConverter`). Those that ask a registry are none.
+pub const HEADER_CONVERTERS: &[Plugin<BuildConverter>] =
+    &[SIMPLE, JSON, STRING, BYTES, BOOLEAN, SHORT, INTEGER, LONG, FLOAT, DOUBLE];
+
+const SIMPLE: Plugin<BuildConverter> = Plugin {
+    names: &["simple", "org.apache.kafka.connect.storage.SimpleHeaderConverter"],
+    doc: "The text of a header, brought to the form of what it looks like: a number, a list, a map.",
+    keys: &[],
+    check: none,
+    build: SimpleHeaderConverter::build,
+};
+
+const JSON: Plugin<BuildConverter> = Plugin {
+    names: &["json", "org.apache.kafka.connect.json.JsonConverter"],
+    doc: "JSON, plain or in envelopes with a schema.",
+    keys: &[JSON_KEYS, JSON_REGISTRY_KEYS],
+    check: none,
+    build: |settings, part| JsonConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+};
+
+const STRING: Plugin<BuildConverter> = Plugin {
+    names: &["string", "org.apache.kafka.connect.storage.StringConverter"],
+    doc: "Text.",
+    keys: &[STRING_KEYS, STRING_REGISTRY_KEYS],
+    check: none,
+    build: |settings, part| StringConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+};
+
+const BYTES: Plugin<BuildConverter> = Plugin {
+    names: &["bytes", "org.apache.kafka.connect.converters.ByteArrayConverter"],
+    doc: "Bytes as they are.",
+    keys: &[BYTES_REGISTRY_KEYS],
+    check: none,
+    build: BytesConverter::build,
+};
+
+const AVRO: Plugin<BuildConverter> = Plugin {
+    names: &["avro", "io.confluent.connect.avro.AvroConverter"],
+    doc: "Avro, with its schema in a schema registry.",
+    keys: &[AVRO_KEYS, REGISTRY_KEYS],
+    check: none,
+    build: |settings, part| AvroConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+};
+
+const PROTOBUF: Plugin<BuildConverter> = Plugin {
+    names: &["protobuf", "io.confluent.connect.protobuf.ProtobufConverter"],
+    doc: "Protobuf with a schema registry.",
+    keys: &[PROTOBUF_KEYS, REGISTRY_KEYS],
+    check: none,
+    build: |settings, part| ProtobufConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+};
+
+const JSON_SCHEMA: Plugin<BuildConverter> = Plugin {
+    names: &["json_schema", "io.confluent.connect.json.JsonSchemaConverter"],
+    doc: "JSON with a JSON Schema in a schema registry.",
+    keys: &[JSON_SCHEMA_KEYS, REGISTRY_KEYS],
+    check: none,
+    build: |settings, part| JsonSchemaConverter::build(settings, part).map_err(|invalid| below(part, invalid)),
+};
+
+const BOOLEAN: Plugin<BuildConverter> =
     number(&["boolean", "org.apache.kafka.connect.converters.BooleanConverter"], |settings, part| {
         NumberConverter::build(settings, part, Number::Boolean)
-    }),
+    });
+
+const SHORT: Plugin<BuildConverter> =
     number(&["short", "org.apache.kafka.connect.converters.ShortConverter"], |settings, part| {
         NumberConverter::build(settings, part, Number::Short)
-    }),
+    });
+
+const INTEGER: Plugin<BuildConverter> =
     number(&["integer", "org.apache.kafka.connect.converters.IntegerConverter"], |settings, part| {
         NumberConverter::build(settings, part, Number::Integer)
-    }),
+    });
+
+const LONG: Plugin<BuildConverter> =
     number(&["long", "org.apache.kafka.connect.converters.LongConverter"], |settings, part| {
         NumberConverter::build(settings, part, Number::Long)
-    }),
+    });
+
+const FLOAT: Plugin<BuildConverter> =
     number(&["float", "org.apache.kafka.connect.converters.FloatConverter"], |settings, part| {
         NumberConverter::build(settings, part, Number::Float)
-    }),
+    });
+
+const DOUBLE: Plugin<BuildConverter> =
     number(&["double", "org.apache.kafka.connect.converters.DoubleConverter"], |settings, part| {
         NumberConverter::build(settings, part, Number::Double)
-    }),
-];
+    });
 
 const fn number(names: &'static [&'static str], build: BuildConverter) -> Plugin<BuildConverter> {
     Plugin { names, doc: "One value of fixed size, big endian.", keys: &[NUMBER_REGISTRY_KEYS], check: none, build }
@@ -112,9 +143,13 @@ mod tests {
     #[test]
     fn every_converter_conforms() {
         for name in ["json", "string", "bytes", "boolean", "short", "integer", "long", "float", "double"] {
-            for part in [Part::Key, Part::Value] {
+            for part in [Part::Key, Part::Value, Part::Header] {
                 block_on(conformance::converter(part, &mut || build(name, part, &[]).unwrap()));
             }
+        }
+        for plugin in HEADER_CONVERTERS {
+            let settings = Settings::new(Default::default());
+            block_on(conformance::converter(Part::Header, &mut || (plugin.build)(&settings, Part::Header).unwrap()));
         }
         for name in ["avro", "protobuf", "json_schema"] {
             for part in [Part::Key, Part::Value] {

@@ -38,8 +38,13 @@ pub const VALUE_CONVERTER_VERSION: Key =
 
 /// Which converter reads headers.
 pub const HEADER_CONVERTER: Key =
-    Key::new("header.converter", Kind::Class, "Converter that reads the headers of records. Not given, the worker's.")
-        .not_yet("headers stay the bytes they are")
+    Key::new(
+        "header.converter",
+        Kind::Class,
+        "Converter that reads the headers of records for files of headers (store.kafka.headers): simple, json, string, bytes, \
+         a number, or its Java class. Not given, the worker's, else simple. One that can fail (json, numbers) is asked \
+         whenever it is given, as upstream, and rejects records with other headers. Transforms see headers after it.",
+    )
         .group("Common", 10)
         .shown(Width::Short, "Header converter class");
 

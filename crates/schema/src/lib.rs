@@ -64,7 +64,7 @@ mod tape;
 pub use compatibility::{
     Compatibility, Fit, Misfit, RecordSchema, SCHEMA_CHANGE_FILES, SCHEMA_COMPATIBILITY, SchemaRules,
 };
-pub use converters::{BuildConverter, CONVERTERS};
+pub use converters::{BuildConverter, CONVERTERS, HEADER_CONVERTERS};
 pub use infer::{Inference, infer};
 pub use json_columns::{JsonColumns, ReadRows, Unknown};
 pub use json_schema_converter::UNION_NAMES;
@@ -85,6 +85,8 @@ pub enum Part {
     Key,
     /// The value.
     Value,
+    /// The value of a header; a batch of them has each in the place of a record's value.
+    Header,
 }
 
 impl Part {
@@ -93,13 +95,14 @@ impl Part {
         match self {
             Part::Key => &KEY_CONVERTER,
             Part::Value => &VALUE_CONVERTER,
+            Part::Header => &HEADER_CONVERTER,
         }
     }
 
     fn column(self, raw: &RawBatch) -> &arrow::array::BinaryArray {
         match self {
             Part::Key => &raw.keys,
-            Part::Value => &raw.values,
+            Part::Value | Part::Header => &raw.values,
         }
     }
 
@@ -107,6 +110,7 @@ impl Part {
         match self {
             Part::Key => model::Stage::KeyConverter,
             Part::Value => model::Stage::ValueConverter,
+            Part::Header => model::Stage::HeaderConverter,
         }
     }
 }
@@ -132,7 +136,7 @@ pub enum Error {
     Config(String),
 }
 
-/// Reads keys or values, as `org.apache.kafka.connect.storage.Converter` does, but in columns.
+/// Reads keys, values or headers, as `org.apache.kafka.connect.storage.Converter` does, but in columns.
 #[async_trait]
 pub trait Converter: Send {
     /// Decodes all records of `raw`. A tombstone (null value) is a null row, not an error.

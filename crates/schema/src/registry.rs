@@ -306,7 +306,8 @@ impl Registry {
 fn subject_names(settings: &Settings, part: Part) -> Result<SubjectNames, Invalid> {
     let key = match part {
         Part::Key => &KEY_SUBJECT_NAME_STRATEGY,
-        Part::Value => &VALUE_SUBJECT_NAME_STRATEGY,
+        // No converter of headers asks a registry.
+        Part::Value | Part::Header => &VALUE_SUBJECT_NAME_STRATEGY,
     };
     let name = settings.required_string(key)?;
     match name.rsplit('.').next().unwrap_or_default() {
@@ -324,7 +325,7 @@ fn subject_names(settings: &Settings, part: Part) -> Result<SubjectNames, Invali
 fn part_name(part: Part) -> &'static str {
     match part {
         Part::Key => "key",
-        Part::Value => "value",
+        Part::Value | Part::Header => "value",
     }
 }
 
@@ -388,7 +389,7 @@ pub(crate) fn record_name(kind: SchemaKind, text: &str) -> Option<String> {
 const fn id_header(part: Part) -> &'static str {
     match part {
         Part::Key => "__key_schema_id",
-        Part::Value => "__value_schema_id",
+        Part::Value | Part::Header => "__value_schema_id",
     }
 }
 

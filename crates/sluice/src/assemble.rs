@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use model::{Config, Invalid, Key, Offset, Settings, TopicPartition, find, named};
 use pipeline::{Budget, Clock, Control, Deadlines, Metrics, StoreRecovery, SystemClock, Task, TaskError, Wanted};
-use schema::{CONVERTERS, Part};
+use schema::{CONVERTERS, HEADER_CONVERTERS, Part};
 use source::{KafkaSource, Source, SourceConfig};
 use supervisor::{Assembly, OffsetChange, OffsetsError, PluginInfo, Role, TaskFailure, TaskId, Validation};
 use tracing::{info, warn};
+use writer::newest::Labels;
 use writer::{Environment, FORMATS, Layout, ObjectCommitter, OnExisting, PARTITIONERS, Probe, Store};
 
 use crate::consumer::{self, Consumer, consumer};
@@ -132,13 +133,15 @@ impl House {
         let _running = Running(&self.running_tasks);
         let mut source_config = self.source_config(&task, &settings, tasks)?;
         if probe.listable {
-            let (layout, format) = (dry.layout.clone(), dry.format.clone());
+            let layout = dry.layout.clone();
+            let labels = Labels { format: dry.format.clone(), views: dry.views.clone() };
             let on_data_loss = source_config.on_data_loss;
-            let recovery = StoreRecovery::new(store.clone(), layout, format, on_existing, on_data_loss);
+            let recovery = StoreRecovery::new(store.clone(), layout, labels, on_existing, on_data_loss);
             source_config.recovery = Some(Arc::new(recovery));
         } else {
             warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
         }
+        source_config.with_headers = dry.needs_headers;
         let (recipe, schemas) = dry.with(&store);
         let queues = self.budget.share();
         queues.resize(source_config.fetch_bytes + source_config.queue_bytes_max);
@@ -246,7 +249,10 @@ impl Assembly for House {
         let connectors = CONNECTORS.iter().map(|connector| plugin_info(class(connector), Role::Sink));
         let converters =
             CONVERTERS.iter().map(|converter| plugin_info(converter.names[converter.names.len() - 1], Role::Converter));
-        connectors.chain(converters).collect()
+        let of_headers = HEADER_CONVERTERS
+            .iter()
+            .map(|converter| plugin_info(converter.names[converter.names.len() - 1], Role::HeaderConverter));
+        connectors.chain(converters).chain(of_headers).collect()
     }
 
     fn connector(&self, name: &str) -> Option<PluginInfo> {
@@ -257,7 +263,9 @@ impl Assembly for House {
         if let Some(connector) = named(CONNECTORS, name, "Connector") {
             return Some(connector_keys(connector));
         }
-        if let Ok(converter) = find(CONVERTERS, "converter", name) {
+        if let Ok(converter) =
+            find(CONVERTERS, "converter", name).or_else(|_| find(HEADER_CONVERTERS, "converter", name))
+        {
             return Some(converter.keys().collect());
         }
         let partitioner = find(PARTITIONERS, "partitioner", name).map(|plugin| plugin.keys().collect());
@@ -275,7 +283,7 @@ impl Assembly for House {
         let Some(connector) = named(CONNECTORS, name, "Connector") else { return validation };
         let keys = connector_keys(connector);
         validation.add(&settings, keys.iter().copied());
-        for part in [Part::Key, Part::Value] {
+        for part in [Part::Key, Part::Value, Part::Header] {
             match recipe::converter(&settings, &self.worker.settings, part) {
                 Ok(chosen) if settings.is_set(part.key()) => {
                     validation.add_below(&settings, &format!("{}.", part.key().name), chosen.plugin.keys());

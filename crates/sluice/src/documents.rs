@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use model::{Check, DefaultValue, Effect, Key, Kind, Origin};
-use schema::CONVERTERS;
+use model::{Check, DefaultValue, Effect, Key, Kind, Origin, find};
+use schema::{CONVERTERS, HEADER_CONVERTERS};
 use writer::{EXTRACTORS, FORMATS, PARTITIONERS};
 
 use crate::assemble::{CONNECTORS, connector_keys};
@@ -23,10 +23,13 @@ fn pages() -> Vec<Page> {
     let page = |kind, names, doc, keys| Page { kind, names, doc, keys };
     let connectors = CONNECTORS.iter().map(|one| page("connector", one.names, one.doc, connector_keys(one)));
     let converters = CONVERTERS.iter().map(|one| page("converter", one.names, one.doc, one.keys().collect()));
+    // The others are those of values too.
+    let of_headers = HEADER_CONVERTERS.iter().filter(|one| find(CONVERTERS, "converter", one.names[0]).is_err());
+    let of_headers = of_headers.map(|one| page("header converter", one.names, one.doc, one.keys().collect()));
     let formats = FORMATS.iter().map(|one| page("format", one.names, one.doc, one.keys().collect()));
     let partitioners = PARTITIONERS.iter().map(|one| page("partitioner", one.names, one.doc, one.keys().collect()));
     let extractors = EXTRACTORS.iter().map(|one| page("timestamp extractor", one.names, one.doc, one.keys().collect()));
-    connectors.chain(converters).chain(formats).chain(partitioners).chain(extractors).collect()
+    connectors.chain(converters).chain(of_headers).chain(formats).chain(partitioners).chain(extractors).collect()
 }
 
 /// Prints all plug-ins, or the keys of one.

@@ -143,7 +143,7 @@ impl Report {
             self.weakened("errors.tolerance=all (bad records are left out and counted)");
         }
         match NullValues::new(settings)? {
-            NullValues::Fail => {}
+            NullValues::Fail | NullValues::Write => {}
             NullValues::Ignore => {
                 self.weakened(&format!(
                     "{}=ignore (records without a value are left out)",

@@ -7,14 +7,18 @@ use std::sync::Arc;
 use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
 use pipeline::{Recipe, Tolerance, TopicSchemas};
 use schema::{
-    BuildConverter, CONVERTERS, Converter, KEY_CONVERTER, Part, SchemaRules, TableSchema, UNION_NAMES, VALUE_CONVERTER,
-    VALUE_SCHEMA,
+    BuildConverter, CONVERTERS, Converter, HEADER_CONVERTER, HEADER_CONVERTERS, KEY_CONVERTER, Part, SchemaRules,
+    TableSchema, UNION_NAMES, VALUE_CONVERTER, VALUE_SCHEMA,
 };
 use transform::Chain;
-use writer::{FileContext, FileLimits, Layout, NullValues, Rotation, Store, partitioner_plugin};
+use writer::{
+    FileContext, FileLimits, KafkaColumns, Layout, NullValues, Rotation, Store, Tagging, View, Views,
+    partitioner_plugin,
+};
 
-/// The converter that reads values when neither connector nor worker names one.
+/// The converters that read keys and values, and headers, when neither connector nor worker names one.
 const DEFAULT_CONVERTER: &str = "json";
+const DEFAULT_HEADER_CONVERTER: &str = "simple";
 
 /// Settings that shape the names and rows of a cut, besides those of converters and transforms. A plan that was made under
 /// others must not be replayed. Where cuts end (`flush.*`, `rotate.*`) is not among them, for a plan has its end; nor is what
@@ -46,6 +50,13 @@ const SHAPING: &[&str] = &[
     "timestamp.field",
     "timestamp.unit",
     "behavior.on.null.values",
+    "kafka.columns",
+    "kafka.columns.prefix",
+    "store.kafka.keys",
+    "store.kafka.headers",
+    "keys.format.class",
+    "headers.format.class",
+    "tombstone.encoded.partition",
     "errors.tolerance",
     "schema.compatibility",
     "schema.change.files",
@@ -60,12 +71,16 @@ pub(crate) struct ChosenConverter {
 
 pub(crate) fn converter(settings: &Settings, worker: &Settings, part: Part) -> Result<ChosenConverter, Invalid> {
     let key = part.key();
+    let (table, default) = match part {
+        Part::Key | Part::Value => (CONVERTERS, DEFAULT_CONVERTER),
+        Part::Header => (HEADER_CONVERTERS, DEFAULT_HEADER_CONVERTER),
+    };
     let (name, from) = match (settings.text(key), worker.text(key)) {
         (Some(name), _) if !name.is_empty() => (name.to_owned(), settings),
         (_, Some(name)) if !name.is_empty() => (name.to_owned(), worker),
-        (_, _) => (DEFAULT_CONVERTER.to_owned(), settings),
+        (_, _) => (default.to_owned(), settings),
     };
-    let plugin = find(CONVERTERS, "converter", &name).map_err(|unknown| {
+    let plugin = find(table, "converter", &name).map_err(|unknown| {
         Invalid::value(
             key,
             &name,
@@ -82,6 +97,18 @@ fn for_files(value: &ChosenConverter, needs_columns: bool) -> Settings {
         return value.settings.clone();
     }
     value.settings.with(&UNION_NAMES, "legal")
+}
+
+/// The header converter, where something reads what headers say, or where it can find them wrong.
+fn header_converter(
+    settings: &Settings,
+    worker: &Settings,
+    is_needed: bool,
+) -> Result<Option<ChosenConverter>, Invalid> {
+    let chosen = converter(settings, worker, Part::Header)?;
+    (chosen.plugin.build)(&chosen.settings, Part::Header)?;
+    let takes_all = matches!(chosen.plugin.name(), "simple" | "string" | "bytes");
+    Ok((is_needed || !takes_all).then_some(chosen))
 }
 
 /// The schema of `value.converter.schema`; file names are relative to the working directory.
@@ -104,8 +131,7 @@ fn tolerance(settings: &Settings) -> Result<Tolerance, Invalid> {
 /// Of all that shapes names and rows. A given schema counts by what it says: its key may only name a file.
 fn fingerprint(
     settings: &Settings,
-    value: &ChosenConverter,
-    key: Option<&ChosenConverter>,
+    converters: [(&Key, Option<&ChosenConverter>); 3],
     given_schema: Option<&TableSchema>,
     keys: &[&'static Key],
 ) -> Fingerprint {
@@ -113,9 +139,8 @@ fn fingerprint(
         let key = keys.iter().find(|key| key.name == *name);
         format!("{name}={}", key.and_then(|key| settings.text(key)).unwrap_or(""))
     });
-    let converters = [(VALUE_CONVERTER.name, Some(value)), (KEY_CONVERTER.name, key)];
     let converters =
-        converters.iter().filter_map(|(name, chosen)| Some((name, (*chosen)?))).flat_map(|(name, chosen)| {
+        converters.iter().filter_map(|(key, chosen)| Some((key.name, (*chosen)?))).flat_map(|(name, chosen)| {
             let keys = chosen.settings.with_prefix("").map(move |(key, text)| format!("{name}.{key}={text}"));
             [format!("{name}={}", chosen.plugin.name())].into_iter().chain(keys)
         });
@@ -132,15 +157,23 @@ pub(crate) struct Dry {
     pub(crate) rotation: Rotation,
     pub(crate) layout: Layout,
     pub(crate) format: Arc<dyn writer::Format>,
+    /// The files beside those of values.
+    pub(crate) views: Views,
     limits: FileLimits,
+    tagging: Option<Tagging>,
     null_values: NullValues,
     tolerance: Tolerance,
     schema_rules: SchemaRules,
+    kafka_columns: Option<KafkaColumns>,
+    /// Whether something reads the headers of records.
+    pub(crate) needs_headers: bool,
     given_schema: Option<TableSchema>,
     fingerprint: Fingerprint,
     value: ChosenConverter,
     /// Only where something reads decoded keys.
     key: Option<ChosenConverter>,
+    /// Only where something reads what headers say, or where it can find them wrong.
+    header: Option<ChosenConverter>,
     settings: Settings,
 }
 
@@ -152,43 +185,59 @@ impl Dry {
         value.settings = for_files(&value, format.needs_columns());
         (value.plugin.build)(&value.settings, Part::Value)?;
         let transforms = Chain::build(settings).map_err(|mut problems| problems.remove(0))?;
-        let key = match transforms.needs_keys() {
+        let views = Views::new(settings)?;
+        let key = match transforms.needs_keys() || views.have(View::Keys) {
             true => Some(converter(settings, worker, Part::Key)?),
             false => None,
         };
         if let Some(key) = &key {
             (key.plugin.build)(&key.settings, Part::Key)?;
         }
+        let header = header_converter(settings, worker, views.have(View::Headers))?;
         (partitioner_plugin(settings)?.build)(settings)?;
+        let kafka_columns = KafkaColumns::new(settings)?;
         let given_schema = given_schema(settings)?;
         Ok(Dry {
             rotation: Rotation::new(settings)?,
-            layout: Layout::new(settings, format.extension())?,
+            layout: Layout::new(settings, format.extension())?.with_views(&views),
+            views,
             limits: FileLimits::new(settings)?,
+            tagging: Tagging::new(settings)?,
             null_values: NullValues::new(settings)?,
             tolerance: tolerance(settings)?,
             schema_rules: SchemaRules::new(settings)?,
-            fingerprint: fingerprint(settings, &value, key.as_ref(), given_schema.as_ref(), keys),
+            needs_headers: header.is_some()
+                || !transforms.is_empty()
+                || kafka_columns.as_ref().is_some_and(KafkaColumns::have_headers),
+            kafka_columns,
+            fingerprint: fingerprint(
+                settings,
+                [
+                    (&VALUE_CONVERTER, Some(&value)),
+                    (&KEY_CONVERTER, key.as_ref()),
+                    (&HEADER_CONVERTER, header.as_ref()),
+                ],
+                given_schema.as_ref(),
+                keys,
+            ),
             given_schema,
             format,
             value,
             key,
+            header,
             settings: settings.clone(),
         })
     }
 
     /// The recipe for lanes that write to `store`, and the topics' schemas beside their objects.
     pub(crate) fn with(self, store: &Store) -> (Recipe, TopicSchemas) {
-        let Dry { value, key, settings, layout, .. } = self;
+        let Dry { value, key, header, settings, layout, .. } = self;
         let for_chain = settings.clone();
         let schemas = TopicSchemas::new(store.clone(), layout.clone());
         let recipe = Recipe {
-            converter: Box::new(move || {
-                (value.plugin.build)(&value.settings, Part::Value).expect("built once by Dry::new")
-            }),
-            key_converter: key.map(|key| -> Box<dyn Fn() -> Box<dyn Converter> + Send + Sync> {
-                Box::new(move || (key.plugin.build)(&key.settings, Part::Key).expect("built once by Dry::new"))
-            }),
+            converter: builder(value, Part::Value),
+            key_converter: key.map(|key| builder(key, Part::Key)),
+            header_converter: header.map(|header| builder(header, Part::Header)),
             transforms: Box::new(move || Chain::build(&for_chain).expect("built once by Dry::new")),
             partitioner: Box::new(move || {
                 let plugin = partitioner_plugin(&settings).expect("found once by Dry::new");
@@ -198,21 +247,29 @@ impl Dry {
             null_values: self.null_values,
             tolerance: self.tolerance,
             schema_rules: self.schema_rules,
+            kafka_columns: self.kafka_columns,
             files: FileContext {
                 store: store.clone(),
                 format: self.format,
-                object_key: Arc::new(move |topic_partition, path, first| {
-                    layout.object_key(topic_partition, path, first)
+                object_key: Arc::new(move |view, topic_partition, path, first| {
+                    layout.view_key(view, topic_partition, path, first)
                 }),
+                views: self.views,
                 limits: self.limits,
                 schema: "".into(),
                 config: self.fingerprint,
+                tagging: self.tagging,
             },
             given_schema: self.given_schema,
             fingerprint: self.fingerprint,
         };
         (recipe, schemas)
     }
+}
+
+/// Builds a converter again for each lane.
+fn builder(chosen: ChosenConverter, part: Part) -> Box<dyn Fn() -> Box<dyn Converter> + Send + Sync> {
+    Box::new(move || (chosen.plugin.build)(&chosen.settings, part).expect("built once by Dry::new"))
 }
 
 /// The keys of plug-ins that `config` could name, for unknown-key warnings, are open below these prefixes.

@@ -107,7 +107,11 @@ impl Collector {
             RawBatchBuilder::new(lane.topic_partition.clone(), lane.last_rows, lane.last_bytes.max(bytes))
         });
         let headers = if config.with_headers { message.headers() } else { Headers::new() };
-        builder.push(offset, message.timestamp_ms(), key, value, headers);
+        let (timestamp_ms, is_append_time) = message.timestamp_ms();
+        builder.push(offset, timestamp_ms, key, value, headers);
+        if is_append_time {
+            builder.mark_append_time();
+        }
         lane.next = offset.next().get();
     }
 

@@ -178,6 +178,9 @@ fn joined(one: &Batch, two: &Batch) -> Option<Batch> {
         (Some(one), Some(two)) => Some(joined_values(one, two)?),
         (Some(_), None) | (None, Some(_)) => return None,
     };
+    if one.key_schema != two.key_schema {
+        return None;
+    }
     let topics = (one.topics.is_some() || two.topics.is_some()).then(|| {
         let names = |batch| (0..Batch::len(batch)).map(move |row| topic(batch, row));
         StringArray::from_iter_values(names(one).chain(names(two)))
@@ -189,12 +192,18 @@ fn joined(one: &Batch, two: &Batch) -> Option<Batch> {
         };
         [all(one), all(two)].concat().into()
     });
+    let append_times = (one.append_times.is_some() || two.append_times.is_some()).then(|| {
+        let given = |batch: &Batch, row| batch.append_times.as_ref().is_some_and(|given| given.value(row));
+        (0..one.len()).map(|row| given(one, row)).chain((0..two.len()).map(|row| given(two, row))).collect()
+    });
     Some(Batch {
         topic_partition: one.topic_partition.clone(),
         offsets: one.offsets.iter().chain(two.offsets.iter()).copied().collect(),
         timestamps_ms: one.timestamps_ms.iter().chain(two.timestamps_ms.iter()).copied().collect(),
+        append_times,
         keys: joined_arrays::<BinaryArray>(&one.keys, &two.keys)?,
         key_values,
+        key_schema: one.key_schema.clone(),
         headers,
         topics,
         input_bytes: one.input_bytes.iter().chain(two.input_bytes.iter()).copied().collect(),

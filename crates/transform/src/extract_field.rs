@@ -48,6 +48,10 @@ impl Edit for ExtractField {
         let map = require_map(value, PURPOSE)?;
         self.path.find(&map).cloned()
     }
+
+    fn changes_schema(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

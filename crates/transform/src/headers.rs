@@ -59,8 +59,8 @@ pub(crate) fn header_text(value: &Value) -> Text {
     }
 }
 
-/// A column as texts of headers: JSON where its values are nested.
-pub(crate) fn header_texts(column: &ArrayRef) -> Result<ArrayRef, String> {
+/// A column as texts of headers: JSON where its values are nested. The result is a column of texts.
+pub fn header_texts(column: &ArrayRef) -> Result<ArrayRef, String> {
     if !column.data_type().is_nested() {
         return text_column(column);
     }
@@ -132,7 +132,7 @@ impl HeaderFrom {
         let old = with_defaults(columns, self.replace_null_with_default);
         let texts = self.fields.iter().map(|name| {
             let column = old.column_by_name(name).ok_or_else(|| format!("Field does not exist: {name}"))?;
-            text_column(column)
+            header_texts(column)
         });
         let texts = texts.collect::<Result<Vec<_>, String>>()?;
         if !self.moves {
@@ -198,7 +198,9 @@ impl Transform for HeaderFrom {
 
 #[cfg(test)]
 mod tests {
-    use crate::values::testing::{ints, rows, schemaless, texts, transform, typed};
+    use crate::values::testing::{columns, ints, rows, schemaless, texts, transform, typed};
+    use arrow::array::ArrayRef;
+    use std::sync::Arc;
 
     #[test]
     fn a_literal_is_inserted_as_its_text() {
@@ -230,5 +232,15 @@ mod tests {
         let pairs = [("fields", "a,b"), ("headers", "ha,hb"), ("operation", "copy")];
         let made = transform("header-from-value", &pairs).apply(columns()).batch;
         assert_eq!((rows(&made.values), &made.headers.unwrap()[0]), (vec!["{a: 1, b: x, c: 2}".to_owned()], &expected));
+    }
+
+    #[test]
+    fn a_nested_field_is_json_in_a_header() {
+        let mut from = transform("header-from-value", &[("fields", "in"), ("headers", "h"), ("operation", "copy")]);
+        let nested: ArrayRef = Arc::new(columns(vec![("t", ints(vec![Some(1)])), ("u", texts(vec![Some("x")]))]));
+        for batch in [typed(vec![("in", nested)]), schemaless(&[r#"{"in":{"t":1,"u":"x"}}"#])] {
+            let headers = from.apply(batch).batch.headers.unwrap();
+            assert_eq!(headers[0], [("h".to_owned(), Some(br#"{"t":1,"u":"x"}"#.to_vec()))]);
+        }
     }
 }

@@ -41,11 +41,17 @@ impl Edit for HoistField {
     fn schemaless(&self, value: Value, _record: Record<'_>) -> Result<Value, String> {
         Ok(Value::Object([(self.field.clone(), value)].into_iter().collect()))
     }
+
+    fn changes_schema(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::values::testing::{ints, run, schemaless, transform, typed, whole_texts};
+    use model::ValueSchema;
+    use std::sync::Arc;
 
     #[test]
     fn any_value_becomes_a_field() {
@@ -53,5 +59,23 @@ mod tests {
         assert_eq!(run(&mut *hoist, schemaless(&["42", "null"])).0, [r#"{"magic":42}"#, r#"{"magic":null}"#]);
         assert_eq!(run(&mut *hoist, whole_texts(vec![Some("x"), None])).0, ["{magic: x}", "{magic: null}"]);
         assert_eq!(run(&mut *hoist, typed(vec![("a", ints(vec![Some(1)]))])).0, ["{magic: {a: 1}}"]);
+    }
+
+    #[test]
+    fn what_has_another_schema_has_its_name_no_longer() {
+        let named = || {
+            let mut batch = typed(vec![("a", ints(vec![Some(1)]))]);
+            batch.schema = Some(Arc::new(ValueSchema { name: Some("com.example.A".to_owned()), version: Some(3) }));
+            batch
+        };
+        for (class, keeps) in [
+            ("hoist-field-value", false),
+            ("extract-field-value", false),
+            ("hoist-field-key", true),
+            ("flatten-value", true),
+        ] {
+            let pairs: &[_] = if class.starts_with("flatten") { &[] } else { &[("field", "a")] };
+            assert_eq!(transform(class, pairs).apply(named()).batch.schema.is_some(), keeps, "{class}");
+        }
     }
 }

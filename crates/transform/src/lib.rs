@@ -36,6 +36,7 @@ use arrow::buffer::BooleanBuffer;
 use model::{Batch, Invalid, Rejected, Settings};
 
 pub use chain::{Chain, Chained, check};
+pub use headers::header_texts;
 pub use keys::{KEYS, NEGATE, PREDICATE, PREDICATE_ALIASES, TRANSFORM_ALIASES, TYPE};
 pub use table::{PREDICATES, TRANSFORMS};
 

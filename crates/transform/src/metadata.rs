@@ -85,6 +85,7 @@ struct SetSchemaMetadata {
     side: Side,
     name: Option<String>,
     version: Option<i32>,
+    replace_null_with_default: bool,
 }
 
 /// Builds `SetSchemaMetadata` of `side`. The schema of a key is not kept, so there it only checks that there is one.
@@ -94,17 +95,22 @@ pub(crate) fn build_schema(settings: &Settings, side: Side) -> Result<Box<dyn Tr
     if name.is_none() && version.is_none() {
         return Err(Invalid::new(SCHEMA_NAME.name, "Neither schema name nor version configured"));
     }
-    Ok(Box::new(SetSchemaMetadata { side, name, version }))
+    let replace_null_with_default = settings.boolean(&REPLACE_NULL_WITH_DEFAULT)?;
+    Ok(Box::new(SetSchemaMetadata { side, name, version, replace_null_with_default }))
 }
 
 impl Transform for SetSchemaMetadata {
     fn apply(&mut self, mut batch: Batch) -> Transformed {
-        if let Values::Schemaless(texts) = self.side.of(&batch) {
-            let reason = "Schema required for [updating schema metadata]";
-            let rows = (0..texts.len()).filter(|row| texts.is_valid(*row));
-            let refused: Refused = rows.map(|row| (row, reason.to_owned())).collect();
-            return without(batch, refused);
-        }
+        let columns = match self.side.of(&batch) {
+            Values::Typed(columns) => with_defaults(&columns, self.replace_null_with_default),
+            Values::Schemaless(texts) => {
+                let reason = "Schema required for [updating schema metadata]";
+                let rows = (0..texts.len()).filter(|row| texts.is_valid(*row));
+                let refused: Refused = rows.map(|row| (row, reason.to_owned())).collect();
+                return without(batch, refused);
+            }
+        };
+        batch = self.side.put(batch, Values::Typed(columns));
         if self.side == Side::Value {
             let mut schema = batch.schema.as_deref().cloned().unwrap_or_default();
             schema.name = self.name.clone().or(schema.name);
@@ -141,8 +147,10 @@ impl Transform for DropHeaders {
 
 #[cfg(test)]
 mod tests {
-    use crate::values::testing::{build, ints, rows, schemaless, texts, transform, typed};
-    use std::sync::Arc;
+    use super::*;
+    use crate::values::DEFAULT_MARK;
+    use crate::values::testing::{batch, build, ints, rows, schemaless, texts, transform, typed};
+    use arrow::datatypes::{DataType, Field};
 
     #[test]
     fn fields_of_the_value_become_the_key() {
@@ -165,9 +173,21 @@ mod tests {
         let schema = set.apply(typed(vec![("a", ints(vec![Some(1)]))])).batch.schema.unwrap();
         assert_eq!((schema.name.as_deref(), schema.version), (Some("n"), Some(42)));
         let made = set.apply(schemaless(&["1", "null"]));
+        assert_eq!(made.batch.len(), 1, "nothing has no schema and needs none");
         assert_eq!(made.rejected[0].reason, "Schema required for [updating schema metadata]");
         let error = build("set-schema-metadata-value", &[]).err().unwrap();
         assert_eq!(error.message, "Neither schema name nor version configured");
+    }
+
+    #[test]
+    fn a_default_stands_for_a_null_where_told() {
+        let field = Field::new("a", DataType::Int64, true).with_metadata([(DEFAULT_MARK.into(), "42".into())].into());
+        let columns = StructArray::new(vec![field].into(), vec![ints(vec![None])], None);
+        for (replace, expected) in [("true", "{a: 42}"), ("false", "{a: null}")] {
+            let pairs = [("schema.name", "n"), ("replace.null.with.default", replace)];
+            let made = transform("set-schema-metadata-value", &pairs).apply(batch(Values::Typed(columns.clone())));
+            assert_eq!(rows(&made.batch.values), [expected]);
+        }
     }
 
     #[test]

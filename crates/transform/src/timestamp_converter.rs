@@ -309,6 +309,10 @@ impl Edit for TimestampConverter {
         map.insert(self.field.clone(), converted);
         Ok(Value::Object(map))
     }
+
+    fn changes_schema(&self) -> bool {
+        self.field.is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -104,6 +104,11 @@ pub(crate) trait Edit: Send {
     /// Edits one schemaless value; null stands for no value, on the way in and out.
     fn schemaless(&self, value: Value, record: Record<'_>) -> Result<Value, String>;
 
+    /// Whether values have another schema afterwards, of which neither name nor version is known.
+    fn changes_schema(&self) -> bool {
+        false
+    }
+
     /// Why a typed null is refused, if it is. Upstream meets such a null without a schema.
     fn null(&self) -> Option<String> {
         None
@@ -120,8 +125,11 @@ pub(crate) struct OnSide<E> {
 }
 
 impl<E: Edit> Transform for OnSide<E> {
-    fn apply(&mut self, batch: Batch) -> Transformed {
+    fn apply(&mut self, mut batch: Batch) -> Transformed {
         let (values, refused) = edit_values(&self.edit, self.side.of(&batch), &batch);
+        if self.side == Side::Value && self.edit.changes_schema() {
+            batch.schema = None;
+        }
         without(self.side.put(batch, values), refused)
     }
 

@@ -20,11 +20,13 @@ use crate::error::{Error, PublishError};
 use crate::file_context::{FileContext, FileLimits};
 use crate::format::{FileFooter, Format, LabelPlace, Mark};
 use crate::layout::Layout;
-use crate::newest::newest_cuts;
+use crate::newest::{Labels, newest_cuts};
 use crate::parquet_format::ParquetFormat;
+use crate::partition::directories;
 use crate::publish::{Body, Committer, FinishedFile, ObjectCommitter, OnExisting};
 use crate::store::{Created, Store};
 use crate::upload::Completed;
+use crate::views::Views;
 
 /// S3's smallest part.
 const PART_BYTES: usize = 5 * 1024 * 1024;
@@ -89,8 +91,10 @@ pub fn batch_of(topic_partition: &TopicPartition, from: i64, values: Values) -> 
         topic_partition: topic_partition.clone(),
         offsets: (from..).take(count).collect::<ScalarBuffer<i64>>(),
         timestamps_ms: (from..).take(count).collect::<ScalarBuffer<i64>>(),
+        append_times: None,
         keys: BinaryArray::from_iter((0..count).map(|_| None::<&[u8]>)),
         key_values: None,
+        key_schema: None,
         headers: None,
         topics: None,
         input_bytes: (0..count).map(|_| 100u32).collect::<ScalarBuffer<u32>>(),
@@ -151,10 +155,12 @@ pub fn context_of(store: &Store, prefix: &str, format: &Arc<dyn Format>) -> Arc<
     Arc::new(FileContext {
         store: store.clone(),
         format: Arc::clone(format),
-        object_key: Arc::new(move |topic_partition, path, first| {
+        object_key: Arc::new(move |view, topic_partition, path, first| {
             let TopicPartition { topic, partition } = topic_partition;
-            format!("{prefix}/{topic}/{path}/{topic}+{partition}+{:010}{extension}", first.get())
+            let path = directories(path);
+            format!("{prefix}/{topic}/{path}/{topic}+{partition}+{:010}{}{extension}", first.get(), view.infix())
         }),
+        views: Views::default(),
         limits: FileLimits {
             part_bytes: PART_BYTES,
             rows_bytes: 4 * 1024 * 1024,
@@ -163,6 +169,7 @@ pub fn context_of(store: &Store, prefix: &str, format: &Arc<dyn Format>) -> Arc<
         },
         schema: "v1".into(),
         config: Fingerprint::of([&b"conformance"[..]]),
+        tagging: None,
     })
 }
 
@@ -354,7 +361,7 @@ async fn nothing_published(sample: &Sample, store: &Store, prefix: &str) {
 /// What the objects below `prefix`, which must be empty, tell of the cuts that they belong to.
 pub async fn newest(store: &Store, prefix: &str) {
     let layout = layout_below(prefix);
-    let format = ParquetFormat::new("snappy").expect("a codec");
+    let labels = Labels { format: parquet_sample().format, views: Views::default() };
     let lanes = [TopicPartition::new("orders", 3), TopicPartition::new("noise", 0), TopicPartition::new("none", 0)];
     let committer = ObjectCommitter::new(store.clone(), OnExisting::Fail);
     let mut small = small_cut(&parquet_sample(), store, prefix, 1).await;
@@ -362,7 +369,7 @@ pub async fn newest(store: &Store, prefix: &str) {
     committer.publish(second).await.expect("published");
     committer.publish(large_cut(&parquet_sample(), store, prefix, 2).await).await.expect("published");
     for orders_are_whole in [false, true] {
-        let found = newest_cuts(store, &layout, &format, &lanes).await.expect("an answer");
+        let found = newest_cuts(store, &layout, &labels, &lanes).await.expect("an answer");
         let found: Vec<_> =
             found.iter().map(|cut| (cut.start.get(), cut.end.get(), cut.plan.nonce, cut.is_whole)).collect();
         assert_eq!(found, [(10, 17, Nonce(1), orders_are_whole), (0, 12_000, Nonce(2), true)]);

@@ -1,4 +1,5 @@
-//! Where the S3 client gets its credentials: static keys, or one link of the chain that AWS SDKs walk.
+//! Where the S3 client gets its credentials: static keys, one link of the chain that AWS SDKs walk, or a role that these
+//! may assume.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +12,7 @@ use model::{Invalid, Secret, Settings};
 use object_store::CredentialProvider;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 
+use crate::assume_role;
 use crate::error::OpenError;
 use crate::s3::{AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, S3_CREDENTIALS_PROVIDER_CLASS};
 
@@ -40,6 +42,11 @@ impl Environment {
         self
     }
 
+    /// Where STS is asked, if not where AWS has it.
+    pub(crate) fn sts_endpoint(&self) -> Option<String> {
+        self.get("AWS_ENDPOINT_URL_STS").or_else(|| self.get("AWS_ENDPOINT_URL")).map(str::to_owned)
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
@@ -61,6 +68,8 @@ enum Wanted {
     Instance,
     Anonymous,
     AssumeRole,
+    /// A class of the SDK that the S3 sink cannot make.
+    Unusable,
     /// A class of somebody's own: the chain, with a warning.
     Unknown,
 }
@@ -82,8 +91,8 @@ const CLASSES: &[(&str, Wanted)] = &[
     ("AnonymousCredentialsProvider", Wanted::Anonymous),
     ("AnonymousAWSCredentials", Wanted::Anonymous),
     ("AwsAssumeRoleCredentialsProvider", Wanted::AssumeRole),
-    ("STSAssumeRoleSessionCredentialsProvider", Wanted::AssumeRole),
-    ("StsAssumeRoleCredentialsProvider", Wanted::AssumeRole),
+    ("STSAssumeRoleSessionCredentialsProvider", Wanted::Unusable),
+    ("StsAssumeRoleCredentialsProvider", Wanted::Unusable),
 ];
 
 fn wanted(class: &str) -> Wanted {
@@ -94,11 +103,34 @@ fn wanted(class: &str) -> Wanted {
 /// What is wrong with the credential keys together.
 pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
     let class = settings.text(&S3_CREDENTIALS_PROVIDER_CLASS).unwrap_or_default();
-    if static_keys(settings).is_none() && wanted(class) == Wanted::AssumeRole {
-        let why = "assuming a role is not supported yet by this version; let a profile, web identity, container or instance give the role";
-        return vec![Invalid::value(&S3_CREDENTIALS_PROVIDER_CLASS, class, why)];
+    match wanted(class) {
+        Wanted::AssumeRole => assume_role::check(settings),
+        Wanted::Unusable if static_keys(settings).is_none() => {
+            let why =
+                "the class takes no configuration, name io.confluent.connect.s3.auth.AwsAssumeRoleCredentialsProvider";
+            vec![Invalid::value(&S3_CREDENTIALS_PROVIDER_CLASS, class, why)]
+        }
+        Wanted::Chain
+        | Wanted::Environment
+        | Wanted::Profile
+        | Wanted::WebIdentity
+        | Wanted::Container
+        | Wanted::Instance
+        | Wanted::Anonymous
+        | Wanted::Unusable
+        | Wanted::Unknown => Vec::new(),
     }
-    Vec::new()
+}
+
+/// Whether the credentials are those of a role, for which the others ask.
+pub(crate) fn assumes_role(settings: &Settings) -> bool {
+    wanted(settings.text(&S3_CREDENTIALS_PROVIDER_CLASS).unwrap_or_default()) == Wanted::AssumeRole
+}
+
+/// Whether requests are not signed at all.
+pub(crate) fn is_anonymous(settings: &Settings) -> bool {
+    let class = settings.text(&S3_CREDENTIALS_PROVIDER_CLASS).unwrap_or_default();
+    static_keys(settings).is_none() && wanted(class) == Wanted::Anonymous
 }
 
 /// What a user should know about the credential keys though they are accepted.
@@ -130,7 +162,7 @@ enum Link {
     Anonymous,
 }
 
-/// Gives `builder` the credentials that the settings and the environment mean.
+/// Gives `builder` the credentials that the settings and the environment mean, a role left aside.
 pub(crate) fn apply(
     builder: AmazonS3Builder,
     settings: &Settings,
@@ -153,7 +185,10 @@ pub(crate) fn apply(
             let builder = set(builder, AmazonS3ConfigKey::WebIdentityTokenFile, "AWS_WEB_IDENTITY_TOKEN_FILE");
             let builder = set(builder, AmazonS3ConfigKey::RoleArn, "AWS_ROLE_ARN");
             let builder = set(builder, AmazonS3ConfigKey::RoleSessionName, "AWS_ROLE_SESSION_NAME");
-            set(builder, AmazonS3ConfigKey::StsEndpoint, "AWS_ENDPOINT_URL_STS")
+            match environment.sts_endpoint() {
+                Some(endpoint) => builder.with_config(AmazonS3ConfigKey::StsEndpoint, endpoint),
+                None => builder,
+            }
         }
         Link::Container => {
             let builder = set(
@@ -177,7 +212,7 @@ fn link(settings: &Settings, environment: &Environment) -> Result<Link, OpenErro
     let missing = |reason: &str| OpenError::Credentials { reason: reason.to_owned() };
     let class = settings.text(&S3_CREDENTIALS_PROVIDER_CLASS).unwrap_or_default();
     match wanted(class) {
-        Wanted::Chain | Wanted::Unknown => chain(environment),
+        Wanted::Chain | Wanted::AssumeRole | Wanted::Unusable | Wanted::Unknown => chain(environment),
         Wanted::Environment => from_variables(environment)
             .ok_or_else(|| missing("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set in the environment")),
         Wanted::Profile => {
@@ -192,10 +227,6 @@ fn link(settings: &Settings, environment: &Environment) -> Result<Link, OpenErro
         }),
         Wanted::Instance => Ok(Link::Instance),
         Wanted::Anonymous => Ok(Link::Anonymous),
-        Wanted::AssumeRole => match check(settings).into_iter().next() {
-            Some(invalid) => Err(OpenError::Invalid(invalid)),
-            None => chain(environment),
-        },
     }
 }
 
@@ -449,7 +480,15 @@ mod tests {
         assert!(found(&[], &[("AWS_PROFILE", "x"), ("HOME", "/nowhere")]).contains("AWS_PROFILE is x"));
         assert!(found(&[], &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://x")]).contains("is not supported"));
         let role = settings(&class("io.confluent.connect.s3.auth.AwsAssumeRoleCredentialsProvider"));
-        assert!(check(&role)[0].message.contains("is not supported yet by this version"));
+        assert_eq!(
+            check(&role).into_iter().map(|problem| problem.message).collect::<Vec<_>>(),
+            [
+                "Missing required configuration \"s3.credentials.provider.sts.role.arn\" which has no default value.",
+                "Missing required configuration \"s3.credentials.provider.sts.role.session.name\" which has no default value."
+            ]
+        );
+        let sdk = settings(&class("software.amazon.awssdk.services.sts.auth.StsAssumeRoleCredentialsProvider"));
+        assert!(check(&sdk)[0].message.contains("AwsAssumeRoleCredentialsProvider"));
         assert!(advice(&settings(&class("com.example.OurProvider"))).unwrap().contains("default credentials chain"));
         assert_eq!(advice(&settings(&[])), None);
     }

@@ -5,16 +5,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::StructArray;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Fields, Schema, SchemaRef};
 use futures::future::join_all;
-use model::{Batch, Nonce, OffsetRange, Plan, TopicPartition, Values};
+use model::{Batch, Nonce, OffsetRange, Plan, TopicPartition, ValueSchema, Values};
 
 use crate::error::Error;
 use crate::file_context::FileContext;
 use crate::held::{all_have_values, batch_identity};
 use crate::open_file::{OpenFile, WholeCut, Whose};
+use crate::partition::is_of_tombstones;
 use crate::publish::FinishedFile;
 use crate::upload::Upload;
+use crate::views::View;
 
 /// Under memory pressure a file with fewer bytes of rows than this is not encoded: its encoder would weigh as much.
 const SPILL_BYTES_MIN: usize = 1024 * 1024;
@@ -22,17 +24,18 @@ const SPILL_BYTES_MIN: usize = 1024 * 1024;
 /// The task gives way after so many files, because encoding never waits by itself.
 const FILES_WITHOUT_A_PAUSE: usize = 32;
 
-/// The rows of one topic-partition since its last cut, in one file for each schema and path.
+/// The rows of one topic-partition since its last cut, in one file for each schema and path, and beside each the files of
+/// its other views ([`crate::Views`]), opened with it.
 ///
 /// Dropping it leaves nothing visible; [`Self::abort`] also removes what was uploaded.
 pub struct OpenCut {
     whose: Whose,
-    /// What its rows are, each named once.
+    /// How files of the rows are made that come next.
+    context: Arc<FileContext>,
+    /// What its rows are.
     kinds: Vec<Kind>,
-    /// Which of them the rows are that come next.
-    kind: usize,
     files: Vec<OpenFile>,
-    /// By kind and path.
+    /// The first file of each kind and path; those of its other views follow it.
     by_place: HashMap<(usize, Arc<str>), usize>,
     /// Files with more rows than they should hold unencoded.
     full: Vec<usize>,
@@ -43,10 +46,19 @@ pub struct OpenCut {
     encoded_anything: bool,
 }
 
-/// Rows of one schema: how their files are made, and their columns once a row came.
+/// Rows of one schema, whose other views have one schema each: how their files are made, and their columns once a row came.
 struct Kind {
     context: Arc<FileContext>,
     schema: Option<SchemaRef>,
+    beside: Vec<Beside>,
+}
+
+/// A view beside values.
+struct Beside {
+    view: View,
+    context: Arc<FileContext>,
+    /// Empty where its rows are schemaless.
+    schema: SchemaRef,
 }
 
 impl fmt::Debug for OpenCut {
@@ -60,8 +72,8 @@ impl OpenCut {
     pub fn new(context: Arc<FileContext>, topic_partition: TopicPartition, nonce: Nonce) -> OpenCut {
         OpenCut {
             whose: Whose { topic_partition, nonce },
-            kinds: vec![Kind { context, schema: None }],
-            kind: 0,
+            context,
+            kinds: Vec::new(),
             files: Vec::new(),
             by_place: HashMap::new(),
             full: Vec::new(),
@@ -75,32 +87,40 @@ impl OpenCut {
     /// The rows that come next have the schema that `context` names: they go to files of their own, beside those of rows
     /// with other schemas.
     pub fn turn_to(&mut self, context: Arc<FileContext>) {
-        let known = self.kinds.iter().position(|kind| kind.context.schema == context.schema);
-        self.kind = known.unwrap_or_else(|| {
-            self.kinds.push(Kind { context, schema: None });
-            self.kinds.len() - 1
-        });
+        self.context = context;
     }
 
     /// Appends rows that belong to `path`, in the order of their offsets, without a copy. An error leaves the cut as it
-    /// was: the rows have no value, another schema than those before, or a path that makes no object key.
+    /// was: the rows have no value where they need one, another schema than those before, or a path that makes no object
+    /// key. No row may be one that the views of the context reject.
     pub fn append(&mut self, rows: &Batch, path: &Arc<str>) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
         }
-        self.accept(rows)?;
-        let index = self.file_of(rows, path)?;
+        let has_values = !is_of_tombstones(path);
+        let mut views = Vec::with_capacity(1 + self.context.views.beside().len());
+        views.extend(has_values.then(|| rows.values.clone()));
+        let own = views.len();
+        views.extend(self.context.views.beside().iter().map(|one| one.rows(rows)));
+        let kind = self.kind_of(has_values, &views[own..]);
+        if has_values {
+            self.accept(kind, rows)?;
+        }
+        let first = self.place_of(kind, rows, path, has_values)?;
         let identity = batch_identity(rows);
         if identity != self.loose_batch {
             self.compact();
             self.loose_batch = identity;
         }
-        let file = &mut self.files[index];
-        if file.push(rows.values.clone()) && self.loose.last() != Some(&index) {
-            self.loose.push(index);
-        }
-        if file.is_full() {
-            self.full.push(index);
+        let last = rows.offset(rows.len() - 1);
+        for (index, values) in (first..).zip(views) {
+            let file = &mut self.files[index];
+            if file.push(values, last) && self.loose.last() != Some(&index) {
+                self.loose.push(index);
+            }
+            if file.is_full() {
+                self.full.push(index);
+            }
         }
         self.rows += rows.len() as u64;
         Ok(())
@@ -148,8 +168,8 @@ impl OpenCut {
         }
     }
 
-    /// Brings all rows to a newer schema: `project` gives the same rows in the columns of `schema`, and `context` names
-    /// that schema. Only while nothing is encoded and all rows have one schema.
+    /// Brings all values to a newer schema: `project` gives the same rows in the columns of `schema`, and `context` names
+    /// that schema. Only while nothing is encoded and all values have one schema.
     pub fn reschema(
         &mut self,
         context: Arc<FileContext>,
@@ -157,13 +177,16 @@ impl OpenCut {
         project: &dyn Fn(&StructArray) -> StructArray,
     ) {
         assert!(!self.encoded_anything, "the schema is fixed once a row group is encoded");
-        assert!(self.kinds.len() == 1, "rows of several schemas have no newer one");
-        let columns = self.kinds[0].schema.is_some().then(|| Arc::new(Schema::new(schema.fields().clone())));
-        for file in &mut self.files {
-            file.held.project(project);
-            (file.context, file.schema) = (Arc::clone(&context), columns.clone());
+        let columns = Arc::new(Schema::new(schema.fields().clone()));
+        for kind in self.kinds.iter_mut().filter(|kind| kind.schema.is_some()) {
+            assert_eq!(kind.context.schema, self.context.schema, "rows of several schemas have no newer one");
+            (kind.context, kind.schema) = (Arc::clone(&context), Some(Arc::clone(&columns)));
         }
-        self.kinds[0] = Kind { context, schema: columns };
+        for file in self.files.iter_mut().filter(|file| file.view == View::Values) {
+            file.held.project(project);
+            (file.context, file.schema) = (Arc::clone(&context), Some(Arc::clone(&columns)));
+        }
+        self.context = context;
     }
 
     /// Encodes rows of large files and sends full parts; then, while more than `down_to_bytes` are held, those of the largest
@@ -227,13 +250,42 @@ impl OpenCut {
         join_all(self.files.into_iter().filter_map(|file| file.upload).map(Upload::abort)).await;
     }
 
-    fn accept(&mut self, rows: &Batch) -> Result<(), Error> {
+    /// The kind of rows whose other views are `beside`. Tombstones are of the same kinds whatever the values around them are,
+    /// for they may come in a batch with any.
+    fn kind_of(&mut self, has_values: bool, beside: &[Values]) -> usize {
+        let schema = if has_values { &*self.context.schema } else { "" };
+        let fits = |kind: &Kind| {
+            let same = |(one, values): (&Beside, &Values)| one.schema.fields() == &columns(values);
+            *kind.context.schema == *schema && kind.beside.iter().zip(beside).all(same)
+        };
+        if let Some(known) = self.kinds.iter().position(fits) {
+            return known;
+        }
+        let context = match has_values {
+            true => Arc::clone(&self.context),
+            false => Arc::new(FileContext { schema: "".into(), ..FileContext::clone(&self.context) }),
+        };
+        let beside = self.context.views.beside().iter().zip(beside).map(|(one, values)| Beside {
+            view: one.view,
+            context: Arc::new(FileContext {
+                format: Arc::clone(&one.format),
+                schema: "".into(),
+                ..FileContext::clone(&self.context)
+            }),
+            schema: Arc::new(Schema::new(columns(values))),
+        });
+        let beside = beside.collect();
+        self.kinds.push(Kind { context, schema: None, beside });
+        self.kinds.len() - 1
+    }
+
+    fn accept(&mut self, kind: usize, rows: &Batch) -> Result<(), Error> {
         let refuse =
             |reason: String| Err(Error::Rows { key: "a file".to_owned(), at: rows.position(0).to_string(), reason });
         if !all_have_values(&rows.values) {
             return refuse("a record without a value cannot be a row, see behavior.on.null.values".to_owned());
         }
-        let Kind { context, schema } = &mut self.kinds[self.kind];
+        let Kind { context, schema, .. } = &mut self.kinds[kind];
         match (&rows.values, &schema) {
             (Values::Typed(columns), Some(schema)) if columns.fields() != &schema.fields => {
                 refuse("the rows have another schema than those before".to_owned())
@@ -250,20 +302,46 @@ impl OpenCut {
         }
     }
 
-    fn file_of(&mut self, rows: &Batch, path: &Arc<str>) -> Result<usize, Error> {
-        let place = (self.kind, Arc::clone(path));
+    /// The first file of `kind` for `path`; opens it and those of the other views, all called after the first of `rows`.
+    fn place_of(&mut self, kind: usize, rows: &Batch, path: &Arc<str>, has_values: bool) -> Result<usize, Error> {
+        let place = (kind, Arc::clone(path));
         if let Some(index) = self.by_place.get(&place) {
             return Ok(*index);
         }
-        let Kind { context, schema } = &self.kinds[self.kind];
+        let Kind { context, schema, beside } = &self.kinds[kind];
         let first = rows.offset(0);
-        let key = (context.object_key)(&self.whose.topic_partition, path, first);
-        if let Err(error) = context.store.path("create", &key) {
-            return Err(Error::Rows { key, at: rows.position(0).to_string(), reason: error.to_string() });
+        let open =
+            |view: View, context: &Arc<FileContext>, schema: Option<SchemaRef>, name: &Option<Arc<ValueSchema>>| {
+                let key = (context.object_key)(view, &self.whose.topic_partition, path, first);
+                match context.store.path("create", &key) {
+                    Ok(_) => Ok(OpenFile::new(Arc::clone(context), view, key, first, schema, name.clone())),
+                    Err(error) => Err(Error::Rows { key, at: rows.position(0).to_string(), reason: error.to_string() }),
+                }
+            };
+        let mut files = Vec::with_capacity(1 + beside.len());
+        if has_values {
+            files.push(open(View::Values, context, schema.clone(), &rows.schema)?);
         }
-        self.files.push(OpenFile::new(Arc::clone(context), key, first, schema.clone(), rows.schema.clone()));
-        self.by_place.insert(place, self.files.len() - 1);
-        Ok(self.files.len() - 1)
+        for Beside { view, context, schema } in beside {
+            let name = if *view == View::Keys { &rows.key_schema } else { &None };
+            let schema = (!schema.fields().is_empty()).then(|| Arc::clone(schema));
+            files.push(open(*view, context, schema, name)?);
+        }
+        if let Some(file) = files.first_mut() {
+            file.counts_records = true;
+        }
+        let index = self.files.len();
+        self.files.append(&mut files);
+        self.by_place.insert(place, index);
+        Ok(index)
+    }
+}
+
+/// The columns of rows; none where they are schemaless.
+fn columns(values: &Values) -> Fields {
+    match values {
+        Values::Typed(columns) => columns.fields().clone(),
+        Values::Schemaless(_) => Fields::empty(),
     }
 }
 
@@ -277,7 +355,7 @@ mod tests {
     use crate::held::slice_bytes;
     use crate::publish::{Committer, ObjectCommitter, OnExisting};
     use crate::store::{Abilities, RetryRules, Store};
-    use arrow::array::{Array, Int64Array};
+    use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field};
     use model::Offset;
     use object_store::ObjectStore;
@@ -518,6 +596,137 @@ mod tests {
             let rows = read_parquet(store.read(key).await.unwrap().unwrap());
             assert_eq!((rows.len(), rows.num_columns()), (3, columns.num_columns()), "{key}");
         }
+    }
+
+    /// A context whose files of values are JSON lines, with Avro keys and JSON headers beside them.
+    fn with_views(store: &Store, schema: &str) -> Arc<FileContext> {
+        let settings = crate::testing::settings(&[
+            ("format.class", "json"),
+            ("store.kafka.keys", "true"),
+            ("store.kafka.headers", "true"),
+            ("headers.format.class", "json"),
+        ]);
+        let views = crate::Views::new(&settings).unwrap();
+        let layout = crate::Layout::new(&settings, ".json").unwrap().with_views(&views);
+        Arc::new(FileContext {
+            format: crate::format::format(&settings).unwrap(),
+            object_key: Arc::new(move |view, whose, path, first| layout.view_key(view, whose, path, first)),
+            views,
+            schema: schema.into(),
+            ..FileContext::clone(&context(store, "x"))
+        })
+    }
+
+    /// One record with a number as value, this key, and one header.
+    fn with_key(offset: i64, key: ArrayRef) -> Batch {
+        let field = model::whole_value_field(key.data_type().clone());
+        let keys = StructArray::new(vec![field].into(), vec![key], None);
+        Batch {
+            key_values: Some(Values::Typed(keys)),
+            headers: Some(Arc::new(vec![vec![("h".to_owned(), Some(offset.to_string().into_bytes()))]])),
+            ..batch(&lane(), offset, nested_rows(offset, 1))
+        }
+    }
+
+    fn text_key(offset: i64) -> Batch {
+        with_key(offset, Arc::new(StringArray::from(vec![format!("k{offset}")])))
+    }
+
+    fn tombstone(offset: i64) -> Batch {
+        Batch { values: Values::Schemaless(BinaryArray::new_null(1)), ..text_key(offset) }
+    }
+
+    /// Name, rows and records of each object.
+    async fn published(store: &Store, cut: OpenCut, end: i64) -> Vec<(String, u64, u64)> {
+        let files = conformance::finish(cut, 0, end).await.unwrap();
+        let published = ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
+        let name = |key: &str| key.strip_prefix("topics/t/").unwrap_or(key).to_owned();
+        published.into_iter().map(|file| (name(&file.key), file.rows, file.records)).collect()
+    }
+
+    #[tokio::test]
+    async fn keys_and_headers_lie_beside_their_values_and_are_counted_once() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, ""), lane(), Nonce(1));
+        for (offset, path) in [(3, "p=0"), (4, "p=1"), (5, "p=0")] {
+            cut.append(&text_key(offset), &path.into()).unwrap();
+        }
+        assert_eq!((cut.open_files(), cut.rows()), (6, 3));
+        let files = published(&store, cut, 9).await;
+        let shown: Vec<_> = files.iter().map(|(name, rows, records)| (name.as_str(), *rows, *records)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("p=0/t+0+0000000003.json", 2, 2),
+                ("p=0/t+0+0000000003.keys.avro", 2, 0),
+                ("p=0/t+0+0000000003.headers.json", 2, 0),
+                ("p=1/t+0+0000000004.json", 1, 1),
+                ("p=1/t+0+0000000004.keys.avro", 1, 0),
+                ("p=1/t+0+0000000004.headers.json", 1, 0),
+            ]
+        );
+        let headers = store.read("topics/t/p=0/t+0+0000000003.headers.json").await.unwrap().unwrap();
+        let line = |value: i64| format!("{{\"headers\":[{{\"key\":\"h\",\"value\":\"{value}\"}}]}}\n");
+        assert_eq!(headers, line(3) + &line(5));
+    }
+
+    #[tokio::test]
+    async fn tombstones_have_files_of_keys_and_headers_alone_the_same_however_they_came() {
+        let mut seen = Vec::new();
+        // Each tombstone comes in a batch with values of one schema or the other.
+        for schemas in [["v1", "v1", "v2"], ["v1", "v2", "v2"]] {
+            let store = memory();
+            let mut cut = OpenCut::new(with_views(&store, "v1"), lane(), Nonce(1));
+            cut.append(&text_key(0), &"p".into()).unwrap();
+            for (offset, schema) in (1..).zip(schemas) {
+                cut.turn_to(with_views(&store, schema));
+                cut.append(&tombstone(offset), &"\u{1}tombstone".into()).unwrap();
+            }
+            cut.append(&text_key(4), &"p".into()).unwrap();
+            seen.push(published(&store, cut, 9).await);
+        }
+        let tombstones: Vec<_> = seen[0].iter().filter(|(name, _, _)| name.starts_with("tombstone")).cloned().collect();
+        let name = |view: &str| format!("tombstone/t+0+0000000001.{view}");
+        assert_eq!(tombstones, [(name("keys.avro"), 3, 3), (name("headers.json"), 3, 0)]);
+        assert_eq!(seen[0], seen[1]);
+    }
+
+    #[tokio::test]
+    async fn keys_of_another_type_have_files_of_their_own() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, ""), lane(), Nonce(1));
+        let number = |offset| with_key(offset, Arc::new(Int64Array::from(vec![offset])));
+        for rows in [text_key(0), number(1), text_key(2), number(3)] {
+            cut.append(&rows, &"p".into()).unwrap();
+        }
+        let names: Vec<_> = published(&store, cut, 9).await.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        let stems = |first: i64| {
+            ["json", "keys.avro", "headers.json"].map(|ending| (format!("p/t+0+000000000{first}.{ending}"), 2))
+        };
+        assert_eq!(names, [stems(0), stems(1)].concat());
+    }
+
+    #[tokio::test]
+    async fn values_beside_keys_follow_a_newer_schema() {
+        let store = memory();
+        let mut cut = OpenCut::new(with_views(&store, "v1"), lane(), Nonce(1));
+        cut.append(&tombstone(0), &"\u{1}tombstone".into()).unwrap();
+        cut.append(&text_key(1), &"p".into()).unwrap();
+        let wider = |rows: &StructArray| {
+            let more = Arc::new(Field::new("more", DataType::Int64, true));
+            let fields = rows.fields().iter().cloned().chain([more]);
+            let nulls: ArrayRef = Arc::new(Int64Array::new_null(rows.len()));
+            StructArray::new(fields.collect(), rows.columns().iter().cloned().chain([nulls]).collect(), None)
+        };
+        let schema = Schema::new(wider(&nested_rows(0, 1)).fields().clone());
+        cut.reschema(with_views(&store, "v2"), &schema, &wider);
+        let next = text_key(2);
+        let Values::Typed(columns) = &next.values else { unreachable!() };
+        let wide = Values::Typed(wider(columns));
+        cut.append(&Batch { values: wide, ..next }, &"p".into()).unwrap();
+        let names: Vec<_> = published(&store, cut, 9).await.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        assert_eq!(names.len(), 5, "{names:?}");
+        assert_eq!(names[2], ("p/t+0+0000000001.json".to_owned(), 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::fmt;
 use model::Invalid;
 use object_store::Error as StoreError;
 
+use crate::assume_role::NotLent;
 use crate::publish::FinishedFile;
 
 /// A request that the store did not fulfil.
@@ -165,6 +166,11 @@ pub(crate) enum Verdict {
 
 /// Reads an answer; `bucket` names the bucket for the advice.
 pub(crate) fn verdict(error: &StoreError, bucket: &str) -> Verdict {
+    if NotLent::refusal(error).is_some() {
+        let advice = "allow sts:AssumeRole to these credentials and name them in the role's trust policy, or correct \
+                      s3.credentials.provider.sts.*";
+        return Verdict::Permanent(advice.to_owned());
+    }
     let text = error.to_string();
     let code = code_between(&text, "<Code>", "</Code>");
     if let Some(advice) = code.and_then(|code| advice_on(code, bucket)) {
@@ -203,7 +209,7 @@ fn from_text(text: &str) -> Verdict {
         ),
         // 408 and 429 ask to come again.
         Some(status) if (400..500).contains(&status) && status != 408 && status != 429 => Verdict::Permanent(
-            "the store does not take such a request: check store.url, s3.region and the S3 keys".to_owned(),
+            "the store does not take such a request: check store.url, s3.region, the S3 keys and encryption".to_owned(),
         ),
         Some(_) | None => Verdict::Transient,
     }

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use model::{Fingerprint, Invalid, Offset, Settings, TopicPartition};
 
 use crate::format::Format;
-use crate::parquet_format::{PARQUET_ROW_GROUP_BYTES, ROW_GROUP_ROWS_MAX};
+use crate::parquet_format::ROW_GROUP_ROWS_MAX;
+use crate::parquet_keys::PARQUET_ROW_GROUP_BYTES;
 use crate::s3::S3_PART_SIZE;
 use crate::store::Store;
+use crate::tagging::Tagging;
+use crate::views::{View, Views};
 
 /// Rows of a file that are held before they are encoded. Small files are never encoded before the cut, so a thousand of
 /// them have no encoder; for a large one an encoder weighs less than its rows, which are still in the cache then.
 const ROWS_BYTES: usize = 4 * 1024 * 1024;
 
-/// The name of the object that holds the rows of a path whose first one has this offset.
-pub type ObjectKey = Arc<dyn Fn(&TopicPartition, &str, Offset) -> String + Send + Sync>;
+/// The name of the object that holds a view of the rows of a path whose first one has this offset.
+pub type ObjectKey = Arc<dyn Fn(View, &TopicPartition, &str, Offset) -> String + Send + Sync>;
 
 /// How large the pieces of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +54,16 @@ pub struct FileContext {
     pub format: Arc<dyn Format>,
     /// What they are called.
     pub object_key: ObjectKey,
+    /// What lies beside each of them.
+    pub views: Views,
     /// How large their pieces are.
     pub limits: FileLimits,
     /// Names the schema of their rows in files and user metadata: ASCII, such as version and fingerprint; empty for none.
     pub schema: Arc<str>,
     /// Fingerprint of the settings that shape names and rows.
     pub config: Fingerprint,
+    /// Tags of the files of values; `None` for none.
+    pub tagging: Option<Tagging>,
 }
 
 impl fmt::Debug for FileContext {

@@ -12,13 +12,13 @@ use model::{
 use object_store::{Attribute, Attributes};
 
 use crate::label::LabelRead;
-use crate::{avro_format, bytes_format, compression, json_format, parquet_format};
+use crate::{avro_format, bytes_format, compression, json_format, parquet_keys};
 
 /// How the values of records are stored.
 pub const FORMAT_CLASS: Key =
     Key::new("format.class", Kind::Class, "The file format of record values: parquet, avro, json or bytes.")
         .required()
-        .check(Check::With(|name| find(FORMATS, "format", name).map(|_| ()).map_err(|unknown| not_found(&unknown))))
+        .check(Check::With(check_name))
         .importance(Importance::High)
         .group("Connector", 1)
         .shown(Width::None, "Format class");
@@ -34,9 +34,9 @@ pub static FORMATS: &[Plugin<BuildFormat>] = &[
     Plugin {
         names: &["parquet", "io.confluent.connect.s3.format.parquet.ParquetFormat"],
         doc: "Apache Parquet files; plain JSON gets an inferred schema.",
-        keys: &[parquet_format::KEYS],
-        check: parquet_format::check,
-        build: parquet_format::build,
+        keys: &[parquet_keys::KEYS],
+        check: parquet_keys::check,
+        build: parquet_keys::build,
     },
     Plugin {
         names: &["avro", "io.confluent.connect.s3.format.avro.AvroFormat"],
@@ -67,10 +67,18 @@ fn not_found(unknown: &UnknownPlugin) -> String {
 
 /// The format that `format.class` names.
 pub fn format(settings: &Settings) -> Result<Arc<dyn Format>, Invalid> {
-    let name = settings.required_string(&FORMAT_CLASS)?;
-    let plugin =
-        find(FORMATS, "format", &name).map_err(|unknown| Invalid::value(&FORMAT_CLASS, &name, not_found(&unknown)))?;
-    (plugin.build)(settings)
+    (plugin(settings, &FORMAT_CLASS)?.build)(settings)
+}
+
+/// The format that `key` names.
+pub(crate) fn plugin(settings: &Settings, key: &Key) -> Result<&'static Plugin<BuildFormat>, Invalid> {
+    let name = settings.required_string(key)?;
+    find(FORMATS, "format", &name).map_err(|unknown| Invalid::value(key, &name, not_found(&unknown)))
+}
+
+/// Whether a key's value names a format; the error ends "Invalid value ...: ".
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    find(FORMATS, "format", name).map(|_| ()).map_err(|unknown| not_found(&unknown))
 }
 
 /// What is wrong with the chosen format and its keys together.

@@ -2,7 +2,8 @@
 
 use model::{Check, Importance, Invalid, Key, Kind, Offset, Settings, TopicPartition, Width};
 
-use crate::partition::{may_route, topic_and_path};
+use crate::partition::{directories, may_route, topic_and_path};
+use crate::views::{View, Views};
 
 /// First part of every key.
 pub const TOPICS_DIR: Key = Key::new(
@@ -82,13 +83,17 @@ fn check_delimiter(text: &str) -> Result<(), String> {
 /// topic's directory, and the name says both, because two topics that are routed to one would otherwise take each other's names:
 /// `[topics.dir D] routed D path D routed F topic F partition F offset extension`. This is the one name that differs from
 /// upstream's, which loses rows there. To find the objects of a topic again, all of `topics.dir` is listed then.
+///
+/// Files of keys and headers ([`Views`]) have the name of their file of values, with `.keys` or `.headers` before their own
+/// extension.
 #[derive(Debug, Clone)]
 pub struct Layout {
     prefix: String,
     directory_delim: String,
     file_delim: String,
     offset_width: usize,
-    extension: String,
+    /// How names end: of values first, then of the other views.
+    endings: Vec<(View, String)>,
     /// Objects of a topic may lie in any directory.
     may_route: bool,
 }
@@ -103,16 +108,32 @@ impl Layout {
             directory_delim,
             file_delim: settings.required_string(&FILE_DELIM)?,
             offset_width: settings.size(&FILENAME_OFFSET_ZERO_PAD_WIDTH)?,
-            extension: extension.to_owned(),
+            endings: vec![(View::Values, extension.to_owned())],
             may_route: may_route(settings),
         })
     }
 
-    /// The key of the object whose first row is the record at `first`; `path` is what the partitioner says of its rows.
+    /// The layout of files of values and of these views.
+    pub fn with_views(mut self, views: &Views) -> Layout {
+        self.endings.truncate(1);
+        self.endings.extend(views.endings());
+        self
+    }
+
+    /// The key of the object of values whose first row is the record at `first`; `path` is what the partitioner says of its
+    /// rows.
     pub fn object_key(&self, topic_partition: &TopicPartition, path: &str, first: Offset) -> String {
+        self.view_key(View::Values, topic_partition, path, first)
+    }
+
+    /// As [`Self::object_key`] for the object of `view`, which is one of the layout's.
+    pub fn view_key(&self, view: View, topic_partition: &TopicPartition, path: &str, first: Offset) -> String {
+        let ending = self.endings.iter().find(|(known, _)| *known == view);
+        let (_, ending) = ending.expect("files are opened for the views of their layout");
         let (routed, path) = topic_and_path(path);
+        let path = directories(path);
         let directory = self.topic_directory(routed.unwrap_or(&topic_partition.topic));
-        let name = self.file_name(topic_partition, first);
+        let name = self.file_name(topic_partition, first, ending);
         match routed {
             Some(routed) => format!("{directory}{0}{path}{0}{routed}{1}{name}", self.directory_delim, self.file_delim),
             None => format!("{directory}{0}{path}{0}{name}", self.directory_delim),
@@ -136,66 +157,60 @@ impl Layout {
     }
 
     /// Whose rows the object `key` holds, and the offset of the first of them; `None` if no object of this layout has this
-    /// name. The inverse of [`Self::object_key`], for every path, where the delimiters leave no doubt (not with an empty
+    /// name. The inverse of [`Self::view_key`], for every path, where the delimiters leave no doubt (not with an empty
     /// `file.delim`).
     pub fn parse(&self, key: &str) -> Option<(TopicPartition, Offset)> {
-        let (directories_and_topic, partition, first) = self.numbers(key)?;
-        let plain = self.parse_plain(key, directories_and_topic, partition, first);
-        plain.or_else(|| self.parse_routed(key, directories_and_topic, None, partition, first))
-    }
-
-    fn parse_plain(
-        &self,
-        key: &str,
-        directories_and_topic: &str,
-        partition: i32,
-        first: Offset,
-    ) -> Option<(TopicPartition, Offset)> {
-        // The topic begins and ends the rest; with a delimiter that topics may hold themselves, try each place.
-        directories_and_topic.match_indices(&self.directory_delim).find_map(|(at, _)| {
-            let topic_partition = TopicPartition::new(&directories_and_topic[..at], partition);
-            self.fits(key, &topic_partition, first).then_some((topic_partition, first))
+        self.endings.iter().find_map(|(_, ending)| {
+            let name = self.name(key, ending)?;
+            let topic_partition = self.parse_plain(&name).or_else(|| self.parse_routed(&name, None))?;
+            Some((topic_partition, name.first))
         })
     }
 
-    /// As [`Self::parse`] for one topic: `None` if no object of it has this name.
-    pub(crate) fn parse_of(&self, topic: &str, key: &str) -> Option<(TopicPartition, Offset)> {
+    /// As [`Self::parse`] for one topic: `None` if no object of it has this name. Tells also what view of the rows it is.
+    pub(crate) fn parse_of(&self, topic: &str, key: &str) -> Option<(TopicPartition, Offset, View)> {
         if !self.may_route && !key.strip_prefix(&self.prefix)?.starts_with(topic) {
             return None;
         }
-        let (directories_and_topics, partition, first) = self.numbers(key)?;
-        let topic_partition = TopicPartition::new(topic, partition);
-        if self.fits(key, &topic_partition, first) {
-            return Some((topic_partition, first));
-        }
-        self.parse_routed(key, directories_and_topics, Some(topic), partition, first)
+        self.endings.iter().find_map(|(view, ending)| {
+            let name = self.name(key, ending)?;
+            let plain = TopicPartition::new(topic, name.partition);
+            let topic_partition = match self.fits(&name, &plain) {
+                true => plain,
+                false => self.parse_routed(&name, Some(topic))?,
+            };
+            Some((topic_partition, name.first, *view))
+        })
+    }
+
+    fn parse_plain(&self, name: &Name<'_>) -> Option<TopicPartition> {
+        // The topic begins and ends the rest; with a delimiter that topics may hold themselves, try each place.
+        name.directories_and_topics.match_indices(&self.directory_delim).find_map(|(at, _)| {
+            let topic_partition = TopicPartition::new(&name.directories_and_topics[..at], name.partition);
+            self.fits(name, &topic_partition).then_some(topic_partition)
+        })
     }
 
     /// Reads the name of an object of routed rows; `topic` is whose it must be.
-    fn parse_routed(
-        &self,
-        key: &str,
-        directories_and_topics: &str,
-        topic: Option<&str>,
-        partition: i32,
-        first: Offset,
-    ) -> Option<(TopicPartition, Offset)> {
+    fn parse_routed(&self, name: &Name<'_>, topic: Option<&str>) -> Option<TopicPartition> {
         if !self.may_route {
             return None;
         }
         // The routed topic begins the rest and ends it, but for the delimiter and the lane's topic.
-        directories_and_topics.match_indices(&self.directory_delim).find_map(|(at, delim)| {
-            let routed = &directories_and_topics[..at];
+        let rest = name.directories_and_topics;
+        rest.match_indices(&self.directory_delim).find_map(|(at, delim)| {
+            let routed = &rest[..at];
             let before_topic = format!("{delim}{routed}{}", self.file_delim);
-            let (directories, found) = directories_and_topics.rsplit_once(&before_topic)?;
+            let (directories, found) = rest.rsplit_once(&before_topic)?;
             let is_one = !routed.is_empty()
                 && directories.len() > at
                 && !found.is_empty()
                 && found != routed
                 && topic.is_none_or(|topic| topic == found);
-            let topic_partition = TopicPartition::new(found, partition);
+            let topic_partition = TopicPartition::new(found, name.partition);
             // The numbers as they are printed, too.
-            (is_one && key.ends_with(&self.file_name(&topic_partition, first))).then_some((topic_partition, first))
+            let file_name = self.file_name(&topic_partition, name.first, name.ending);
+            (is_one && name.key.ends_with(&file_name)).then_some(topic_partition)
         })
     }
 
@@ -222,28 +237,39 @@ impl Layout {
         prefix.rsplit_once('/').map_or_else(String::new, |(directory, _)| directory.to_owned())
     }
 
-    /// What stands between `topics.dir` and the partition in the last part of a key, the partition, and the offset.
-    fn numbers<'a>(&self, key: &'a str) -> Option<(&'a str, i32, Offset)> {
+    /// The numbers in `key`, if it ends in `ending`.
+    fn name<'a>(&self, key: &'a str, ending: &'a str) -> Option<Name<'a>> {
         if self.silent_key().is_some() {
             return None;
         }
-        let stem = key.strip_prefix(&self.prefix)?.strip_suffix(&self.extension)?;
+        let stem = key.strip_prefix(&self.prefix)?.strip_suffix(ending)?;
         let (stem, offset) = stem.rsplit_once(&self.file_delim)?;
-        let (rest, partition) = stem.rsplit_once(&self.file_delim)?;
-        Some((rest, partition.parse().ok()?, Offset::new(offset.parse().ok()?)?))
+        let (directories_and_topics, partition) = stem.rsplit_once(&self.file_delim)?;
+        let (partition, first) = (partition.parse().ok()?, Offset::new(offset.parse().ok()?)?);
+        Some(Name { key, ending, directories_and_topics, partition, first })
     }
 
-    fn fits(&self, key: &str, topic_partition: &TopicPartition, first: Offset) -> bool {
+    fn fits(&self, name: &Name<'_>, topic_partition: &TopicPartition) -> bool {
         let begin = self.topic_prefix(&topic_partition.topic);
-        let end = format!("{}{}", self.directory_delim, self.file_name(topic_partition, first));
-        key.len() >= begin.len() + end.len() && key.starts_with(&begin) && key.ends_with(&end)
+        let end = format!("{}{}", self.directory_delim, self.file_name(topic_partition, name.first, name.ending));
+        name.key.len() >= begin.len() + end.len() && name.key.starts_with(&begin) && name.key.ends_with(&end)
     }
 
-    fn file_name(&self, topic_partition: &TopicPartition, first: Offset) -> String {
+    fn file_name(&self, topic_partition: &TopicPartition, first: Offset, ending: &str) -> String {
         let TopicPartition { topic, partition } = topic_partition;
         let (delim, width, first) = (&self.file_delim, self.offset_width, first.get());
-        format!("{topic}{delim}{partition}{delim}{first:0>width$}{}", self.extension)
+        format!("{topic}{delim}{partition}{delim}{first:0>width$}{ending}")
     }
+}
+
+/// What a key tells before it is known whose it is.
+struct Name<'a> {
+    key: &'a str,
+    ending: &'a str,
+    /// What stands between `topics.dir` and the partition in the last part.
+    directories_and_topics: &'a str,
+    partition: i32,
+    first: Offset,
 }
 
 #[cfg(test)]
@@ -378,6 +404,37 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_headers_have_the_name_of_their_values() {
+        let settings = settings(&[
+            ("format.class", "avro"),
+            ("store.kafka.keys", "true"),
+            ("store.kafka.headers", "true"),
+            ("keys.format.class", "json"),
+            ("headers.format.class", "parquet"),
+        ]);
+        let views = Views::new(&settings).unwrap();
+        let layout = Layout::new(&settings, ".avro").unwrap().with_views(&views);
+        let lane = TopicPartition::new("test-topic", 12);
+        for (view, path, key) in [
+            (View::Values, "partition=12", "topics/test-topic/partition=12/test-topic+12+0000000003.avro"),
+            (View::Keys, "partition=12", "topics/test-topic/partition=12/test-topic+12+0000000003.keys.json"),
+            (View::Headers, "a=1", "topics/test-topic/a=1/test-topic+12+0000000003.headers.snappy.parquet"),
+            (View::Keys, "tombstone", "topics/test-topic/tombstone/test-topic+12+0000000003.keys.json"),
+        ] {
+            assert_eq!(layout.view_key(view, &lane, path, at(3)), key);
+            assert_eq!(layout.parse(key), Some((lane.clone(), at(3))), "{key}");
+            assert_eq!(layout.parse_of("test-topic", key), Some((lane.clone(), at(3), view)), "{key}");
+        }
+        for key in [
+            "topics/test-topic/partition=12/test-topic+12+0000000003.keys.avro",
+            "topics/test-topic/partition=12/test-topic+12+0000000003.headers.json",
+            "topics/test-topic/partition=12/test-topic+12+0000000003.keys",
+        ] {
+            assert_eq!(layout.parse(key), None, "{key}");
+        }
+    }
+
+    #[test]
     fn names_of_routed_rows_tell_both_topics_where_a_router_is() {
         const ROUTER: (&str, &str) = ("transforms.r.type", "TimestampRouter");
         let lane = TopicPartition::new("my.topic", 3);
@@ -395,13 +452,13 @@ mod tests {
             let key = routing.object_key(&lane, path, at(9));
             assert_eq!(key, expected);
             assert_eq!(routing.parse(&key), Some((lane.clone(), at(9))), "{key}");
-            assert_eq!(routing.parse_of("my.topic", &key), Some((lane.clone(), at(9))), "{key}");
+            assert_eq!(routing.parse_of("my.topic", &key), Some((lane.clone(), at(9), View::Values)), "{key}");
             assert_eq!(routing.parse_of("topic", &key), None, "{key}");
             assert_eq!(routing.parse_of("all-models", &key), None, "{key}");
             let plain = layout(&pairs[1..], ".json");
             assert_eq!((plain.parse(&key), plain.parse_of("my.topic", &key)), (None, None), "{key}");
             let own = routing.object_key(&lane, "p=0", at(9));
-            assert_eq!(routing.parse_of("my.topic", &own), Some((lane.clone(), at(9))), "{own}");
+            assert_eq!(routing.parse_of("my.topic", &own), Some((lane.clone(), at(9), View::Values)), "{own}");
             assert_eq!(routing.parse(&own), Some((lane.clone(), at(9))), "{own}");
         }
         let routing = layout(&[ROUTER], ".json");

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{Offset, OffsetRange, Plan, PlanError, TopicPartition};
@@ -11,6 +12,7 @@ use crate::format::{self, Format, LabelPlace};
 use crate::label::{Label, read_label};
 use crate::layout::Layout;
 use crate::store::Store;
+use crate::views::{View, Views};
 
 /// First offsets that are kept for each topic-partition, the largest. A cut of more files counts as not whole, so that it is
 /// made again, which changes nothing.
@@ -80,14 +82,22 @@ impl NewestError {
 /// What a list tells of one topic-partition.
 #[derive(Debug, Default)]
 struct Seen {
-    newest: Option<(Offset, String)>,
+    /// The objects whose first row has the largest offset, one for each view.
+    newest: Option<(Offset, BTreeMap<View, String>)>,
     firsts: BinaryHeap<Reverse<Offset>>,
 }
 
 impl Seen {
-    fn note(&mut self, first: Offset, key: &str) {
-        if self.newest.as_ref().is_none_or(|(known, name)| (*known, name.as_str()) < (first, key)) {
-            self.newest = Some((first, key.to_owned()));
+    fn note(&mut self, first: Offset, view: View, key: &str) {
+        match &mut self.newest {
+            Some((known, keys)) if *known == first => {
+                let known = keys.entry(view).or_default();
+                if known.as_str() < key {
+                    *known = key.to_owned();
+                }
+            }
+            Some((known, _)) if *known > first => {}
+            Some(_) | None => self.newest = Some((first, BTreeMap::from([(view, key.to_owned())]))),
         }
         self.firsts.push(Reverse(first));
         if self.firsts.len() > FIRSTS_MAX {
@@ -114,10 +124,37 @@ pub async fn partitions_with_objects(
     store
         .for_each_name(&layout.listed_directory(topic), |name| {
             let parsed = name.and_then(|key| layout.parse_of(topic, key));
-            partitions.extend(parsed.map(|(whose, _)| whose.partition));
+            partitions.extend(parsed.map(|(whose, _, _)| whose.partition));
         })
         .await?;
     Ok(partitions)
+}
+
+/// How the files of each view say whose they are.
+#[derive(Debug, Clone)]
+pub struct Labels {
+    /// The format of values.
+    pub format: Arc<dyn Format>,
+    /// What lies beside them.
+    pub views: Views,
+}
+
+impl Labels {
+    fn format(&self, view: View) -> &dyn Format {
+        let beside = self.views.beside().iter().find(|one| one.view == view);
+        beside.map_or(&*self.format, |one| &*one.format)
+    }
+
+    /// Those of `keys` that can tell best first: the end of a file knows the plan of its cut however large it is.
+    fn sorted<'a>(&'a self, keys: &'a BTreeMap<View, String>) -> Vec<(&'a dyn Format, &'a str)> {
+        let mut sorted: Vec<_> = keys.iter().map(|(view, key)| (self.format(*view), key.as_str())).collect();
+        sorted.sort_by_key(|(format, _)| match format.label_place() {
+            LabelPlace::End => 0,
+            LabelPlace::Start => 1,
+            LabelPlace::Nowhere => 2,
+        });
+        sorted
+    }
 }
 
 /// The newest cut of each of `partitions` that has an object, in their order. Lists the directory of each topic once and
@@ -126,7 +163,7 @@ pub async fn partitions_with_objects(
 pub async fn newest_cuts(
     store: &Store,
     layout: &Layout,
-    format: &dyn Format,
+    labels: &Labels,
     partitions: &[TopicPartition],
 ) -> Result<Vec<NewestCut>, NewestError> {
     if let Some(key) = layout.silent_key() {
@@ -152,7 +189,7 @@ pub async fn newest_cuts(
     }
     // Collected: a future with that iterator in it is not Send for every lifetime.
     let found: Vec<(TopicPartition, Seen)> = partitions.iter().filter_map(|wanted| seen.remove_entry(wanted)).collect();
-    let newest = stream::iter(found).map(|(whose, seen)| read_newest(store, format, whose, seen)).buffered(AT_ONCE);
+    let newest = stream::iter(found).map(|(whose, seen)| read_newest(store, labels, whose, seen)).buffered(AT_ONCE);
     let newest: Vec<Option<NewestCut>> = newest.try_collect().await?;
     Ok(newest.into_iter().flatten().collect())
 }
@@ -171,10 +208,10 @@ async fn list(
                 return;
             };
             let parsed = topics.iter().find_map(|topic| layout.parse_of(topic, key));
-            if let Some((whose, first)) = parsed
+            if let Some((whose, first, view)) = parsed
                 && let Some(seen) = seen.get_mut(&whose)
             {
-                seen.note(first, key);
+                seen.note(first, view, key);
             }
         })
         .await?;
@@ -183,14 +220,37 @@ async fn list(
 
 async fn read_newest(
     store: &Store,
-    format: &dyn Format,
+    labels: &Labels,
     topic_partition: TopicPartition,
     seen: Seen,
 ) -> Result<Option<NewestCut>, NewestError> {
-    let Some((first, key)) = &seen.newest else { return Ok(None) };
+    let Some((first, keys)) = &seen.newest else { return Ok(None) };
+    let mut silent = None;
+    for (format, key) in labels.sorted(keys) {
+        match read_cut(store, format, &topic_partition, *first, key).await {
+            Ok((range, plan)) => {
+                let is_whole = seen.count(range) == plan.files as usize;
+                let (start, end) = (range.start(), range.end());
+                return Ok(Some(NewestCut { topic_partition, start, end, plan, is_whole }));
+            }
+            Err(error @ (NewestError::Store(_) | NewestError::Layout { .. })) => return Err(error),
+            Err(error @ NewestError::Unknown { .. }) => silent = silent.or(Some(error)),
+        }
+    }
+    silent.map_or(Ok(None), Err)
+}
+
+/// The cut of the object `key`, whose name says that its first row is at `first`, and its plan.
+async fn read_cut(
+    store: &Store,
+    format: &dyn Format,
+    topic_partition: &TopicPartition,
+    first: Offset,
+    key: &str,
+) -> Result<(OffsetRange, Plan), NewestError> {
     let unknown = |reason: String| NewestError::Unknown {
         topic_partition: topic_partition.clone(),
-        key: key.clone(),
+        key: key.to_owned(),
         store: store.name().to_owned(),
         reason,
     };
@@ -205,20 +265,17 @@ async fn read_newest(
             unknown("an object was not written by sluice".to_owned())
         }
     })?;
-    if !is_of(&label, &topic_partition) {
+    if !is_of(&label, topic_partition) {
         return Err(unknown("directory.delim stands in names of topics, so an object may be of either".to_owned()));
     }
-    let (range, plan) = match label.cut() {
-        Ok(Some((range, plan))) if range.contains(*first) => (range, plan),
-        Ok(Some((range, _))) => return Err(unknown(format!("an object says that its cut is {range}"))),
-        Ok(None) => return Err(unknown(no_plan(format))),
+    match label.cut() {
+        Ok(Some((range, plan))) if range.contains(first) => Ok((range, plan)),
+        Ok(Some((range, _))) => Err(unknown(format!("an object says that its cut is {range}"))),
+        Ok(None) => Err(unknown(no_plan(format))),
         Err(error @ (PlanError::Malformed { .. } | PlanError::Version { .. } | PlanError::Reversed { .. })) => {
-            return Err(unknown(error.to_string()));
+            Err(unknown(error.to_string()))
         }
-    };
-    let is_whole = seen.count(range) == plan.files as usize;
-    let (start, end) = (range.start(), range.end());
-    Ok(Some(NewestCut { topic_partition, start, end, plan, is_whole }))
+    }
 }
 
 /// A large object's metadata are written before its cut has ended, so only what is in the file can tell the plan.
@@ -254,7 +311,6 @@ mod tests {
     use object_store::memory::InMemory;
     use object_store::{ObjectStore, PutOptions, PutPayload};
     use proptest::prelude::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     const FULL: Abilities = Abilities { metadata: true, conditional: true };
@@ -271,8 +327,8 @@ mod tests {
         Layout::new(&settings(pairs), ".snappy.parquet").unwrap()
     }
 
-    fn parquet() -> ParquetFormat {
-        ParquetFormat::new("snappy").unwrap()
+    fn parquet() -> Labels {
+        Labels { format: Arc::new(ParquetFormat::new("snappy").unwrap()), views: Views::default() }
     }
 
     fn at(offset: i64) -> Offset {
@@ -292,7 +348,8 @@ mod tests {
         paths: usize,
     ) -> (Plan, Vec<FinishedFile>) {
         let layout = layout.clone();
-        let object_key: crate::ObjectKey = Arc::new(move |whose, path, first| layout.object_key(whose, path, first));
+        let object_key: crate::ObjectKey =
+            Arc::new(move |view, whose, path, first| layout.view_key(view, whose, path, first));
         let context = Arc::new(FileContext { object_key, ..FileContext::clone(&context(store, "x")) });
         let mut open = OpenCut::new(context, whose.clone(), Nonce(end.unsigned_abs()));
         for offset in start..end {
@@ -320,7 +377,7 @@ mod tests {
         let (lane, other) = (tp("t", 0), tp("other", 0));
         let object_key: crate::ObjectKey = {
             let layout = layout.clone();
-            Arc::new(move |whose, path, first| layout.object_key(whose, path, first))
+            Arc::new(move |view, whose, path, first| layout.view_key(view, whose, path, first))
         };
         let context = Arc::new(FileContext { object_key, ..FileContext::clone(&context(&store, "x")) });
         for (whose, start) in [(&lane, 0), (&other, 0), (&lane, 4)] {
@@ -380,6 +437,48 @@ mod tests {
             publish(&store, rest).await;
             assert_eq!(newest(&store, &layout, &lanes).await, [cut(&lanes[0], 9, &plan, true), other]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_cut_of_several_views_is_whole_with_all_of_them_and_told_by_the_one_that_can() {
+        let settings = settings(&[
+            ("flush.size", "1"),
+            ("format.class", "json"),
+            ("store.kafka.keys", "true"),
+            ("keys.format.class", "parquet"),
+        ]);
+        let views = Views::new(&settings).unwrap();
+        let labels = Labels { format: crate::format::format(&settings).unwrap(), views: views.clone() };
+        // A directory keeps no user metadata, so a file of JSON lines cannot tell its plan; its keys can.
+        let directory = tempfile::tempdir().unwrap();
+        let store = over(Arc::new(LocalFileSystem::new_with_prefix(directory.path()).unwrap()), false);
+        let layout = Layout::new(&settings, ".json").unwrap().with_views(&views);
+        let names = layout.clone();
+        let context = Arc::new(FileContext {
+            format: Arc::clone(&labels.format),
+            object_key: Arc::new(move |view, whose, path, first| names.view_key(view, whose, path, first)),
+            views,
+            ..FileContext::clone(&context(&store, "x"))
+        });
+        let lane = tp("t", 0);
+        let mut open = OpenCut::new(context, lane.clone(), Nonce(7));
+        for offset in 0..3 {
+            let rows = batch(&lane, offset, nested_rows(offset, 1));
+            let path = format!("p={offset}").into();
+            open.append(&model::Batch { key_values: Some(rows.values.clone()), ..rows }, &path).unwrap();
+        }
+        let plan = Plan::new(at(3), 17, open.nonce(), None, Fingerprint::of([]), 6);
+        let mut files = open.finish(OffsetRange::new(at(0), at(3)).unwrap(), &plan).await.unwrap();
+        let last_keys = files.pop().unwrap();
+        publish(&store, files).await;
+        let error = newest_cuts(&store, &layout, &labels, std::slice::from_ref(&lane)).await.unwrap_err();
+        assert!(error.to_string().contains("hold no plan of their cut"), "{error}");
+        publish(&store, vec![last_keys]).await;
+        let found = newest_cuts(&store, &layout, &labels, std::slice::from_ref(&lane)).await.unwrap();
+        assert_eq!((found[0].start, found[0].plan.clone(), found[0].is_whole), (at(0), plan, true));
+        std::fs::remove_file(directory.path().join("topics/t/p=0/t+0+0000000000.keys.snappy.parquet")).unwrap();
+        let found = newest_cuts(&store, &layout, &labels, &[lane]).await.unwrap();
+        assert!(!found[0].is_whole);
     }
 
     #[tokio::test]

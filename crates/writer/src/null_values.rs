@@ -6,15 +6,27 @@ use model::{Batch, Check, Invalid, Key, Kind, Position, Settings, Width};
 pub const BEHAVIOR_ON_NULL_VALUES: Key = Key::new(
     "behavior.on.null.values",
     Kind::String,
-    "What to do with a record without a value: fail stops the task, whatever errors.tolerance says; ignore leaves it out. (write is not supported yet.)",
+    "What to do with a record without a value: fail stops the task, whatever errors.tolerance says; ignore leaves it out; \
+     write puts its key (store.kafka.keys must be true) into a file below tombstone.encoded.partition.",
 )
 .default("fail")
 .check(Check::OneOfIgnoringCase(&["fail", "ignore", "write"]))
 .group("S3", 26)
 .shown(Width::Short, "Behavior for null-valued records");
 
+/// Where keys of records without a value lie.
+pub const TOMBSTONE_ENCODED_PARTITION: Key = Key::new(
+    "tombstone.encoded.partition",
+    Kind::String,
+    "Path below the topic's directory of the keys of records without a value, with behavior.on.null.values=write.",
+)
+.default("tombstone")
+.check(Check::NotEmpty)
+.group("S3", 30)
+.shown(Width::Short, "Tombstone Encoded Partition");
+
 /// Keys of records without a value.
-pub(crate) const KEYS: &[Key] = &[BEHAVIOR_ON_NULL_VALUES];
+pub(crate) const KEYS: &[Key] = &[BEHAVIOR_ON_NULL_VALUES, TOMBSTONE_ENCODED_PARTITION];
 
 /// What becomes of records without a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +35,8 @@ pub enum NullValues {
     Fail,
     /// They are left out.
     Ignore,
+    /// Their keys are written.
+    Write,
 }
 
 /// A record without a value where none may be.
@@ -35,29 +49,18 @@ pub struct NullValue {
     pub at: Position,
 }
 
-pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
-    match NullValues::new(settings) {
-        Err(problem) if settings.problem(&BEHAVIOR_ON_NULL_VALUES).is_none() => vec![problem],
-        Ok(_) | Err(_) => Vec::new(),
-    }
-}
-
 impl NullValues {
     /// What the settings say.
     pub fn new(settings: &Settings) -> Result<NullValues, Invalid> {
         let text = settings.required_string(&BEHAVIOR_ON_NULL_VALUES)?;
-        match text.to_ascii_lowercase().as_str() {
-            "fail" => Ok(NullValues::Fail),
-            "ignore" => Ok(NullValues::Ignore),
-            _ => Err(Invalid::value(
-                &BEHAVIOR_ON_NULL_VALUES,
-                &text,
-                "writing tombstones is not supported yet by this version; use ignore or fail",
-            )),
-        }
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "ignore" => NullValues::Ignore,
+            "write" => NullValues::Write,
+            _ => NullValues::Fail,
+        })
     }
 
-    /// The batch without such records; `None` when all records have a value and the batch is good as it is.
+    /// The batch without such records; `None` when the batch is good as it is.
     pub fn sift(self, batch: &Batch) -> Result<Option<Batch>, NullValue> {
         let Some(nulls) = batch.values.nulls().filter(|nulls| nulls.null_count() > 0) else { return Ok(None) };
         match self {
@@ -70,6 +73,7 @@ impl NullValues {
                     (0u32..).zip(nulls.iter()).filter(|(_, valid)| *valid).map(|(row, _)| row).collect();
                 Ok(Some(batch.select(&rows)))
             }
+            NullValues::Write => Ok(None),
         }
     }
 }
@@ -102,14 +106,14 @@ mod tests {
         );
         assert!(NullValues::Fail.sift(&batch(&[Some(b"1")])).unwrap().is_none());
         assert!(NullValues::Ignore.sift(&batch(&[None])).unwrap().unwrap().is_empty());
+        assert!(NullValues::Write.sift(&some).unwrap().is_none());
     }
 
     #[test]
-    fn write_is_known_and_refused() {
+    fn words_are_known_in_any_case() {
         let settings = |value: &str| Settings::new([("behavior.on.null.values".to_owned(), value.to_owned())].into());
         assert_eq!(NullValues::new(&settings("IGNORE")), Ok(NullValues::Ignore));
-        assert!(settings("write").problem(&BEHAVIOR_ON_NULL_VALUES).is_none());
-        assert!(check(&settings("write"))[0].message.contains("is not supported yet by this version"));
-        assert!(check(&settings("x")).is_empty() && settings("x").problem(&BEHAVIOR_ON_NULL_VALUES).is_some());
+        assert_eq!(NullValues::new(&settings("Write")), Ok(NullValues::Write));
+        assert!(settings("x").problem(&BEHAVIOR_ON_NULL_VALUES).is_some());
     }
 }

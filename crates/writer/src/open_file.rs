@@ -13,6 +13,7 @@ use crate::format::{self, Encoder, FileFooter, Mark};
 use crate::held::HeldRows;
 use crate::publish::{Body, FinishedFile};
 use crate::upload::{PartBuffer, Upload};
+use crate::views::View;
 
 /// Whose cut a file belongs to.
 #[derive(Debug, Clone)]
@@ -31,8 +32,14 @@ pub(crate) struct WholeCut {
 pub(crate) struct OpenFile {
     /// Its store, format and schema's name.
     pub(crate) context: Arc<FileContext>,
+    /// What it holds of its records.
+    pub(crate) view: View,
+    /// Its records are counted here, and not in the files beside it.
+    pub(crate) counts_records: bool,
     pub(crate) key: String,
     pub(crate) first: Offset,
+    /// Offset of its last row.
+    last: Offset,
     /// Columns of its rows; `None` while they are schemaless.
     pub(crate) schema: Option<SchemaRef>,
     /// What its first rows say of their schema beside its fields.
@@ -52,6 +59,7 @@ impl OpenFile {
     /// A file without rows, whose first one will have the offset `first`.
     pub(crate) fn new(
         context: Arc<FileContext>,
+        view: View,
         key: String,
         first: Offset,
         schema: Option<SchemaRef>,
@@ -59,8 +67,11 @@ impl OpenFile {
     ) -> OpenFile {
         OpenFile {
             context,
+            view,
+            counts_records: false,
             key,
             first,
+            last: first,
             schema,
             value_schema,
             held: HeldRows::default(),
@@ -91,8 +102,10 @@ impl OpenFile {
             + self.upload.as_ref().map_or(0, Upload::in_flight_bytes)
     }
 
-    /// Appends rows of its schema, and says whether they keep a much larger batch alive.
-    pub(crate) fn push(&mut self, values: Values) -> bool {
+    /// Appends rows of its schema, the last of which has the offset `last`, and says whether they keep a much larger batch
+    /// alive.
+    pub(crate) fn push(&mut self, values: Values, last: Offset) -> bool {
+        self.last = last;
         self.rows += values.len() as u64;
         self.held.push(values)
     }
@@ -197,13 +210,17 @@ impl OpenFile {
             Some(upload) => Body::Upload(Box::new(upload)),
             None => Body::Put(self.encoded.take(usize::MAX)),
         };
+        let tagging = self.context.tagging.as_ref().filter(|_| self.view == View::Values);
         FinishedFile {
             key: self.key,
+            view: self.view,
             rows: self.rows,
+            records: if self.counts_records { self.rows } else { 0 },
             bytes: self.bytes,
             range: OffsetRange::new(self.first, end).unwrap_or(OffsetRange::empty_at(self.first)),
             mark: Mark { nonce: whose.nonce, end: Some(end), rows: Some(self.rows) },
             metadata,
+            tags: tagging.map(|tagging| tagging.of(self.first, self.last, self.rows)),
             format: Arc::clone(&self.context.format),
             body,
         }

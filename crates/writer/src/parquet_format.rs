@@ -9,11 +9,11 @@ use arrow::array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow::compute::concat;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use model::{Check, Importance, Invalid, Key, Kind, Settings, ValueSchema, Values, Width};
+use model::{ValueSchema, Values};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
-use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
@@ -21,90 +21,7 @@ use parquet::schema::types::SchemaDescriptor;
 
 use crate::format::{Encoder, FileFooter, Format, LabelPlace};
 use crate::label::{Label, LabelRead};
-
-/// Compression of column chunks.
-pub const PARQUET_CODEC: Key = Key::new(
-    "parquet.codec",
-    Kind::String,
-    "Compression of Parquet files: none, snappy, gzip, brotli, lz4 (Hadoop framing), zstd or lz4_raw.",
-)
-.default("snappy")
-.check(Check::With(|name| codec(name).map(|_| ())))
-.group("Connector", 13)
-.shown(Width::Medium, "Parquet Compression Codec");
-
-/// When the rows of an open file are encoded.
-pub const PARQUET_ROW_GROUP_BYTES: Key = Key::new(
-    "parquet.row.group.bytes",
-    Kind::Int,
-    "Bytes of memory that rows of one file may take before they are encoded as a row group; 1048576 rows are always one.",
-)
-.default("67108864")
-.check(Check::AtLeast(65_536))
-.ours()
-.importance(Importance::Low)
-.group("Connector", 14)
-.shown(Width::Medium, "Parquet Row Group Bytes");
-
-/// Keys of Parquet files.
-pub(crate) const KEYS: &[Key] = &[
-    PARQUET_CODEC,
-    PARQUET_ROW_GROUP_BYTES,
-    PARQUET_COMPRESSION_LEVEL,
-    PARQUET_DICTIONARY_ENABLED,
-    PARQUET_DATA_PAGE_BYTES,
-];
-
-/// How hard the codec tries.
-pub const PARQUET_COMPRESSION_LEVEL: Key = Key::new(
-    "parquet.compression.level",
-    Kind::Int,
-    "Level of parquet.codec: zstd 1 to 22, gzip 0 to 9, brotli 0 to 11; the codec's default when it is not given. Other \
-     codecs have none.",
-)
-.ours()
-.group("Connector", 13)
-.shown(Width::Short, "Parquet Compression Level");
-
-/// Whether columns may have dictionaries.
-pub const PARQUET_DICTIONARY_ENABLED: Key = Key::new(
-    "parquet.dictionary.enabled",
-    Kind::Boolean,
-    "Whether values that come again are written once and referred to.",
-)
-.default("true")
-.ours()
-.group("Connector", 13)
-.shown(Width::Short, "Parquet Dictionary");
-
-/// How large pages are.
-pub const PARQUET_DATA_PAGE_BYTES: Key =
-    Key::new("parquet.data.page.bytes", Kind::Int, "Bytes of encoded values at which a page of a column ends.")
-        .default("1048576")
-        .check(Check::AtLeast(1_024))
-        .ours()
-        .group("Connector", 13)
-        .shown(Width::Short, "Parquet Data Page Bytes");
-
-/// `compression` with another level; the error ends "Invalid value ...: ".
-fn with_level(compression: Compression, level: i64) -> Result<Compression, String> {
-    let wrong = |error: ParquetError| error.to_string();
-    let unsigned = u32::try_from(level).map_err(|_| "Value must be at least 0".to_owned())?;
-    match compression {
-        Compression::GZIP(_) => GzipLevel::try_new(unsigned).map(Compression::GZIP).map_err(wrong),
-        Compression::BROTLI(_) => BrotliLevel::try_new(unsigned).map(Compression::BROTLI).map_err(wrong),
-        Compression::ZSTD(_) => {
-            ZstdLevel::try_new(i32::try_from(level).unwrap_or(i32::MAX)).map(Compression::ZSTD).map_err(wrong)
-        }
-        Compression::UNCOMPRESSED
-        | Compression::SNAPPY
-        | Compression::LZO
-        | Compression::LZ4
-        | Compression::LZ4_RAW => {
-            Err("parquet.codec has no levels: use zstd, gzip or brotli, or leave it out".to_owned())
-        }
-    }
-}
+use crate::parquet_keys::codec;
 
 /// Rows after which a row group ends in any case.
 pub const ROW_GROUP_ROWS_MAX: usize = 1_048_576;
@@ -117,50 +34,6 @@ const CHUNK_ROWS: usize = 8_192;
 
 /// What makes other readers trust our statistics: parquet-java ignores those of a writer whose name it cannot parse.
 const CREATED_BY: &str = concat!("sluice version ", env!("CARGO_PKG_VERSION"));
-
-/// The codec and the extension of file names (parquet-java's `CompressionCodecName`).
-fn codec(name: &str) -> Result<(Compression, &'static str), String> {
-    match name {
-        "none" => Ok((Compression::UNCOMPRESSED, ".parquet")),
-        "snappy" => Ok((Compression::SNAPPY, ".snappy.parquet")),
-        "gzip" => Ok((Compression::GZIP(GzipLevel::default()), ".gz.parquet")),
-        "brotli" => Ok((Compression::BROTLI(BrotliLevel::default()), ".br.parquet")),
-        "lz4" => Ok((Compression::LZ4, ".lz4hadoop.parquet")),
-        "lz4_raw" => Ok((Compression::LZ4_RAW, ".lz4raw.parquet")),
-        "zstd" => Ok((Compression::ZSTD(ZstdLevel::default()), ".zstd.parquet")),
-        "lzo" => Err("lzo cannot be written by this program: use snappy, zstd or lz4_raw".to_owned()),
-        _ => Err("String must be one of: none, snappy, gzip, lzo, brotli, lz4, zstd, lz4_raw".to_owned()),
-    }
-}
-
-pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
-    // A codec that is wrong by itself is reported by its own key.
-    match build(settings) {
-        Err(problem)
-            if problem.key == PARQUET_COMPRESSION_LEVEL.name
-                && settings.problem(&PARQUET_COMPRESSION_LEVEL).is_none() =>
-        {
-            vec![problem]
-        }
-        Ok(_) | Err(_) => Vec::new(),
-    }
-}
-
-pub(crate) fn build(settings: &Settings) -> Result<Arc<dyn Format>, Invalid> {
-    let name = settings.required_string(&PARQUET_CODEC)?;
-    let (mut compression, extension) = codec(&name).map_err(|why| Invalid::value(&PARQUET_CODEC, &name, why))?;
-    if settings.is_set(&PARQUET_COMPRESSION_LEVEL) {
-        let level = settings.long(&PARQUET_COMPRESSION_LEVEL)?;
-        compression = with_level(compression, level)
-            .map_err(|why| Invalid::value(&PARQUET_COMPRESSION_LEVEL, &level.to_string(), why))?;
-    }
-    let pages = settings.size(&PARQUET_DATA_PAGE_BYTES)?;
-    let has_dictionary = settings.boolean(&PARQUET_DICTIONARY_ENABLED)?;
-    let tune = |builder: WriterPropertiesBuilder| {
-        builder.set_data_page_size_limit(pages).set_dictionary_enabled(has_dictionary)
-    };
-    Ok(Arc::new(ParquetFormat::tuned(compression, extension, tune)))
-}
 
 /// Parquet with one codec.
 pub struct ParquetFormat {
@@ -184,7 +57,8 @@ impl ParquetFormat {
         Ok(ParquetFormat::tuned(compression, extension, |builder| builder))
     }
 
-    fn tuned(
+    /// Parquet with one codec and what `tune` says last of all.
+    pub(crate) fn tuned(
         compression: Compression,
         extension: &'static str,
         tune: impl Fn(WriterPropertiesBuilder) -> WriterPropertiesBuilder,
@@ -469,49 +343,6 @@ mod tests {
         for name in ["none", "snappy", "gzip", "brotli", "lz4", "lz4_raw", "zstd"] {
             conformance::parquet(&ParquetFormat::new(name).unwrap());
         }
-    }
-
-    #[test]
-    fn codecs_have_upstreams_extensions_and_lzo_is_refused_with_a_way_out() {
-        let extensions: Vec<_> = ["none", "snappy", "gzip", "zstd", "brotli", "lz4", "lz4_raw"]
-            .map(|name| ParquetFormat::new(name).unwrap().extension().to_owned())
-            .into();
-        let known = [
-            ".parquet",
-            ".snappy.parquet",
-            ".gz.parquet",
-            ".zstd.parquet",
-            ".br.parquet",
-            ".lz4hadoop.parquet",
-            ".lz4raw.parquet",
-        ];
-        assert_eq!(extensions, known);
-        let settings = |name: &str| Settings::new([("parquet.codec".to_owned(), name.to_owned())].into());
-        assert!(settings("lzo").problem(&PARQUET_CODEC).unwrap().message.ends_with("use snappy, zstd or lz4_raw"));
-        assert_eq!(
-            settings("uncompressed").problem(&PARQUET_CODEC).unwrap().message,
-            "Invalid value uncompressed for configuration parquet.codec: String must be one of: none, snappy, gzip, lzo, brotli, lz4, zstd, lz4_raw"
-        );
-    }
-
-    #[test]
-    fn levels_pages_and_dictionaries_are_configured() {
-        let settings = |pairs: &[(&str, &str)]| crate::testing::settings(pairs);
-        let file = |pairs: &[(&str, &str)]| {
-            let format = build(&settings(pairs)).unwrap();
-            let file = conformance::encoded(format.as_ref(), &[Values::Typed(rows(0, 30_000))]);
-            assert_eq!(conformance::read_parquet(file.clone()), rows(0, 30_000));
-            file.len()
-        };
-        let zstd = ("parquet.codec", "zstd");
-        assert!(file(&[zstd, ("parquet.compression.level", "19")]) < file(&[zstd, ("parquet.compression.level", "1")]));
-        assert_ne!(file(&[]), file(&[("parquet.dictionary.enabled", "false")]));
-        assert!(file(&[]) < file(&[("parquet.data.page.bytes", "1024")]));
-        for (codec, level) in [("zstd", "23"), ("gzip", "10"), ("snappy", "1"), ("zstd", "-1")] {
-            let problems = check(&settings(&[("parquet.codec", codec), ("parquet.compression.level", level)]));
-            assert_eq!(problems[0].key, "parquet.compression.level", "{codec} {level}");
-        }
-        assert!(check(&settings(&[("parquet.codec", "lzo")])).is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, StreamExt, stream};
 use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
-use object_store::{Attributes, PutPayload};
+use object_store::{Attributes, PutPayload, TagSet};
 use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -16,7 +16,9 @@ use crate::error::{Error, PublishError};
 use crate::format::{self, Format, LabelPlace, Mark};
 use crate::label::{Label, read_label};
 use crate::store::{Put, Store};
+use crate::tagging::Tags;
 use crate::upload::{Completed, Upload};
+use crate::views::View;
 
 /// Files of one cut that are published at the same time.
 const AT_ONCE: usize = 16;
@@ -32,8 +34,12 @@ const LOOKS: u32 = 3;
 pub struct FinishedFile {
     /// The object's name.
     pub key: String,
+    /// What it holds of its records.
+    pub view: View,
     /// Rows in it.
     pub rows: u64,
+    /// Records that no other file of the cut counts: none where it lies beside a file of values.
+    pub records: u64,
     /// Its size.
     pub bytes: u64,
     /// From its first row's offset to the end of the cut.
@@ -41,6 +47,7 @@ pub struct FinishedFile {
     /// Whose file it is.
     pub mark: Mark,
     pub(crate) metadata: Attributes,
+    pub(crate) tags: Option<Tags>,
     pub(crate) format: Arc<dyn Format>,
     pub(crate) body: Body,
 }
@@ -91,6 +98,8 @@ pub struct PublishedFile {
     pub key: String,
     /// Rows in it.
     pub rows: u64,
+    /// Records that no other file of the cut counts.
+    pub records: u64,
     /// Its size.
     pub bytes: u64,
     /// It was visible before this call.
@@ -159,10 +168,20 @@ pub struct ObjectCommitter {
 
 /// What is to be done about an object that has the name of ours.
 enum Existing {
-    /// It is ours, or holds all that ours does.
+    /// It is ours.
+    Ours,
+    /// It holds all that ours does.
     Enough,
     /// It is replaced; what it says of itself.
     Replace(String),
+}
+
+/// What became of a file that everybody can read.
+struct Shown {
+    /// It was visible before this call.
+    already_there: bool,
+    /// Nothing is left to say about its tags.
+    is_tagged: bool,
 }
 
 /// Why one file is not visible.
@@ -234,58 +253,99 @@ impl ObjectCommitter {
     }
 
     async fn publish_one(&self, file: &mut FinishedFile) -> Result<PublishedFile, Failed> {
-        let already_there = match &file.body {
+        let Shown { already_there, is_tagged } = match &file.body {
             Body::Put(payload) => self.put(file, payload).await?,
             Body::Upload(_) => self.complete(file).await?,
-            Body::Visible => true,
+            Body::Visible => Shown { already_there: true, is_tagged: true },
         };
+        if let Some(tags) = file.tags.as_ref().filter(|_| !is_tagged) {
+            self.store.tag(&file.key, tags).await?;
+        }
         if let Body::Upload(upload) = mem::replace(&mut file.body, Body::Visible)
             && !upload.was_completed()
         {
             upload.abort().await;
         }
         debug!(key = %file.key, rows = file.rows, bytes = file.bytes, already_there, "published");
-        Ok(PublishedFile { key: file.key.clone(), rows: file.rows, bytes: file.bytes, already_there })
+        let FinishedFile { key, rows, records, bytes, .. } = file;
+        Ok(PublishedFile { key: key.clone(), rows: *rows, records: *records, bytes: *bytes, already_there })
     }
 
-    /// Puts a small file. Whether it was there before.
-    async fn put(&self, file: &FinishedFile, payload: &PutPayload) -> Result<bool, Failed> {
-        match self.store.put_new(&file.key, payload.clone(), file.metadata.clone()).await? {
-            Put::Done => return Ok(false),
+    /// Puts a small file.
+    async fn put(&self, file: &FinishedFile, payload: &PutPayload) -> Result<Shown, Failed> {
+        let at_once = self.tags_at_once(file);
+        let is_tagged = at_once.is_some();
+        let new = |tags| self.store.put_new(&file.key, payload.clone(), file.metadata.clone(), tags);
+        let put = match new(at_once.clone().unwrap_or_default()).await {
+            // Perhaps for its tags. What else is refused is refused again.
+            Err(Error::Permanent { failure, .. }) if is_tagged => {
+                let put = new(TagSet::default()).await?;
+                warn!(key = %file.key, store = self.store.name(), answer = %failure.source, "the store takes no object with its tags: objects are tagged when they are there");
+                self.store.tag_apart();
+                return self.shown(put, file, payload, None).await;
+            }
+            put => put?,
+        };
+        self.shown(put, file, payload, at_once).await
+    }
+
+    /// What a PUT of `file` came to, which carried `tags`.
+    async fn shown(
+        &self,
+        put: Put,
+        file: &FinishedFile,
+        payload: &PutPayload,
+        tags: Option<TagSet>,
+    ) -> Result<Shown, Failed> {
+        let is_tagged = tags.is_some();
+        match put {
+            Put::Done => return Ok(Shown { already_there: false, is_tagged }),
             Put::Occupied => {}
         }
         match self.look_into(file).await? {
-            Existing::Enough => Ok(true),
+            // Whoever put it may have had other settings.
+            Existing::Ours => Ok(Shown { already_there: true, is_tagged: false }),
+            Existing::Enough => Ok(Shown { already_there: true, is_tagged: true }),
             Existing::Replace(held) => {
                 self.warn_of_replacing(file, &held);
-                self.store.replace(&file.key, payload.clone(), file.metadata.clone()).await?;
-                Ok(false)
+                let (payload, metadata) = (payload.clone(), file.metadata.clone());
+                self.store.replace(&file.key, payload, metadata, tags.unwrap_or_default()).await?;
+                Ok(Shown { already_there: false, is_tagged })
             }
         }
     }
 
-    /// Completes an upload; whether the object was there before. The name is looked for first: a store may not know a
-    /// condition for completions, and the plan that was committed before keeps two writers of one name apart.
-    async fn complete(&self, file: &mut FinishedFile) -> Result<bool, Failed> {
+    /// The tags of a file, if the request that makes it may carry them.
+    fn tags_at_once(&self, file: &FinishedFile) -> Option<TagSet> {
+        file.tags.as_ref().filter(|_| self.store.tags_at_once()).map(Tags::header)
+    }
+
+    /// Completes an upload. The name is looked for first: a store may not know a condition for completions, and the plan
+    /// that was committed before keeps two writers of one name apart. It began before its last row was known, so its tags
+    /// always follow.
+    async fn complete(&self, file: &mut FinishedFile) -> Result<Shown, Failed> {
+        let new = Shown { already_there: false, is_tagged: false };
         let mut replaces = false;
         if self.store.find(&file.key).await?.is_some() {
             match self.look_into(file).await? {
-                Existing::Enough => return Ok(true),
+                Existing::Ours => return Ok(Shown { already_there: true, is_tagged: false }),
+                Existing::Enough => return Ok(Shown { already_there: true, is_tagged: true }),
                 Existing::Replace(held) => {
                     self.warn_of_replacing(file, &held);
                     replaces = true;
                 }
             }
         }
-        let Body::Upload(upload) = &mut file.body else { return Ok(false) };
+        let Body::Upload(upload) = &mut file.body else { return Ok(new) };
         let answer = match upload.complete(replaces).await? {
-            Completed::Done => return Ok(false),
+            Completed::Done => return Ok(new),
             Completed::Unknown(answer) => answer,
         };
         for look in 1..=LOOKS {
             if self.store.find(&file.key).await?.is_some() {
                 match self.look_into(file).await? {
-                    Existing::Enough => return Ok(false),
+                    Existing::Ours => return Ok(new),
+                    Existing::Enough => return Ok(Shown { is_tagged: true, ..new }),
                     // Still the old object.
                     Existing::Replace(_) => {}
                 }
@@ -294,7 +354,7 @@ impl ObjectCommitter {
                 tokio::time::sleep(self.store.rules().backoff * look).await;
             }
         }
-        let Body::Upload(upload) = &mut file.body else { return Ok(false) };
+        let Body::Upload(upload) = &mut file.body else { return Ok(new) };
         Err(Failed::Error(upload.not_completed(answer)))
     }
 
@@ -303,10 +363,10 @@ impl ObjectCommitter {
         let Some(found) = self.store.find(&file.key).await? else { return Err(self.vanished(file)) };
         // Without user metadata equal bytes decide, which also a file without a label of its own can have.
         if found.label.is_none() && found.bytes == file.bytes && self.holds_bytes_of(file).await? {
-            return Ok(Existing::Enough);
+            return Ok(Existing::Ours);
         }
         if found.label.as_ref().and_then(Label::mark).is_some_and(|mark| mark.agrees_with(&file.mark)) {
-            return Ok(Existing::Enough);
+            return Ok(Existing::Ours);
         }
         let label = read_label(&self.store, file.format.as_ref(), &file.key, &found).await?;
         let (mark, held) = match label.as_ref().and_then(Label::mark) {
@@ -317,7 +377,7 @@ impl ObjectCommitter {
             None => (None, format!("{} bytes that are not a file of sluice", found.bytes)),
         };
         if mark.is_some_and(|mark| mark.agrees_with(&file.mark)) {
-            return Ok(Existing::Enough);
+            return Ok(Existing::Ours);
         }
         match self.on_existing {
             OnExisting::Fail => Err(self.conflict(file, held, FAIL_ADVICE)),

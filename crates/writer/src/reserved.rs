@@ -4,7 +4,8 @@ use model::{Check, Importance, Invalid, Key, Kind, Settings, Width, find};
 
 use crate::compression::S3_COMPRESSION_TYPE;
 use crate::format::{FORMAT_CLASS, FORMATS};
-use crate::s3::S3_PATH_STYLE_ACCESS_ENABLED;
+use crate::null_values::BEHAVIOR_ON_NULL_VALUES;
+use crate::views::{HEADERS_FORMAT_CLASS, KEYS_FORMAT_CLASS, STORE_KAFKA_HEADERS, STORE_KAFKA_KEYS};
 
 const STORAGE_CLASS: Key = Key::new(
     "storage.class",
@@ -17,62 +18,6 @@ const STORAGE_CLASS: Key = Key::new(
 .importance(Importance::High)
 .group("Storage", 1)
 .shown(Width::None, "Storage Class");
-const S3_OBJECT_TAGGING: Key = Key::new(
-    "s3.object.tagging",
-    Kind::Boolean,
-    "Whether objects are tagged with their first and last offset and their number of records.",
-)
-.default("false")
-.not_yet("object tags")
-.group("S3", 2)
-.shown(Width::Long, "S3 Object Tagging");
-const S3_OBJECT_TAGGING_KEY_VALUE_PAIRS: Key =
-    Key::new("s3.object.tagging.key.value.pairs", Kind::List, "More tags, as k:v texts.")
-        .default("")
-        .check(Check::With(pairs))
-        .not_yet("object tags")
-        .group("S3", 3)
-        .shown(Width::Long, "S3 Object Tagging Extra Key Value pairs");
-const S3_OBJECT_BEHAVIOR_ON_TAGGING_ERROR: Key =
-    Key::new("s3.object.behavior.on.tagging.error", Kind::String, "Whether a failed tagging stops the task.")
-        .default("ignore")
-        .check(Check::OneOf(&["ignore", "fail"]))
-        .not_yet("object tags")
-        .group("S3", 4)
-        .shown(Width::Short, "Behavior for S3 object tagging error");
-const S3_ACL_CANNED: Key = Key::new("s3.acl.canned", Kind::String, "Canned access list of new objects.")
-    .check(Check::OneOf(&[
-        "private",
-        "public-read",
-        "public-read-write",
-        "authenticated-read",
-        "aws-exec-read",
-        "bucket-owner-read",
-        "bucket-owner-full-control",
-    ]))
-    .not_yet("access lists of objects; use the bucket's object ownership setting")
-    .group("S3", 13)
-    .shown(Width::Long, "S3 Canned ACL");
-const S3_WAN_MODE: Key = Key::new("s3.wan.mode", Kind::Boolean, "Whether transfer acceleration is used.")
-    .default("false")
-    .not_yet("transfer acceleration")
-    .importance(Importance::Medium)
-    .group("S3", 14)
-    .shown(Width::Long, "S3 accelerated endpoint enabled");
-const S3_PROXY_URL: Key = Key::new("s3.proxy.url", Kind::String, "Proxy between this program and the store.")
-    .default("")
-    .not_yet("a proxy per connector; the environment's HTTPS_PROXY works")
-    .group("S3", 22)
-    .shown(Width::Long, "S3 Proxy Settings");
-const S3_PROXY_USER: Key = Key::new("s3.proxy.user", Kind::String, "User at the proxy.")
-    .not_yet("a proxy per connector")
-    .group("S3", 23)
-    .shown(Width::Long, "S3 Proxy User");
-const S3_PROXY_PASSWORD: Key = Key::new("s3.proxy.password", Kind::Password, "Password at the proxy.")
-    .default("")
-    .not_yet("a proxy per connector")
-    .group("S3", 24)
-    .shown(Width::Long, "S3 Proxy Password");
 const S3_HTTP_SEND_EXPECT_CONTINUE: Key =
     Key::new("s3.http.send.expect.continue", Kind::Boolean, "Whether requests wait for 100-continue.")
         .default("true")
@@ -94,16 +39,9 @@ const MAX_WRITE_DURATION_MS: Key =
         .ignored("writing never holds up polling here")
         .group("S3", 28)
         .shown(Width::Short, "Maximum write duration");
-const TOMBSTONE_ENCODED_PARTITION: Key =
-    Key::new("tombstone.encoded.partition", Kind::String, "Path of records without a value when they are written.")
-        .default("tombstone")
-        .check(Check::NotEmpty)
-        .not_yet("writing tombstones")
-        .group("S3", 30)
-        .shown(Width::Short, "Tombstone Encoded Partition");
 const S3_SEND_DIGEST: Key = Key::new("s3.send.digest", Kind::Boolean, "Whether parts carry a digest.")
     .default("false")
-    .ignored("every request is signed over the SHA-256 of its body, which the store checks")
+    .ignored("every signed request carries the SHA-256 of its body, which the store checks")
     .group("S3", 32)
     .shown(Width::Short, "S3 Send Upload Message Digest");
 const MAX_FILES_SCAN_LIMIT: Key =
@@ -112,30 +50,6 @@ const MAX_FILES_SCAN_LIMIT: Key =
         .ignored("names are planned before they are used, none is ever tried")
         .group("", -1)
         .shown(Width::None, "max.files.scan.limit");
-const STORE_KAFKA_KEYS: Key =
-    Key::new("store.kafka.keys", Kind::Boolean, "Whether record keys are stored in objects of their own.")
-        .default("false")
-        .not_yet("objects of keys")
-        .group("Keys and Headers", 1)
-        .shown(Width::Short, "Store kafka keys")
-        .dependents(&["keys.format.class"]);
-const STORE_KAFKA_HEADERS: Key =
-    Key::new("store.kafka.headers", Kind::Boolean, "Whether record headers are stored in objects of their own.")
-        .default("false")
-        .not_yet("objects of headers")
-        .group("Keys and Headers", 2)
-        .shown(Width::Short, "Store kafka headers")
-        .dependents(&["headers.format.class"]);
-const KEYS_FORMAT_CLASS: Key = Key::new("keys.format.class", Kind::Class, "File format of keys.")
-    .default("io.confluent.connect.s3.format.avro.AvroFormat")
-    .not_yet("objects of keys")
-    .group("Keys and Headers", 3)
-    .shown(Width::None, "Keys format class");
-const HEADERS_FORMAT_CLASS: Key = Key::new("headers.format.class", Kind::Class, "File format of headers.")
-    .default("io.confluent.connect.s3.format.avro.AvroFormat")
-    .not_yet("objects of headers")
-    .group("Keys and Headers", 4)
-    .shown(Width::None, "Headers format class");
 const S3_ELASTIC_BUFFER_ENABLE: Key =
     Key::new("s3.elastic.buffer.enable", Kind::Boolean, "Whether part buffers grow with their content.")
         .default("false")
@@ -163,7 +77,7 @@ const ENHANCED_AVRO_SCHEMA_SUPPORT: Key =
 const ALLOW_OPTIONAL_MAP_KEYS: Key =
     Key::new("allow.optional.map.keys", Kind::Boolean, "Whether a map with optional keys stays a map.")
         .default("false")
-        .not_yet("Connect's Avro properties in files")
+        .ignored("keys of maps are never null here, so maps with texts as keys always stay maps, as true asks")
         .group("Connector", 12)
         .shown(Width::Short, "Allow Optional Map Keys");
 const SHUTDOWN_TIMEOUT_MS: Key =
@@ -176,24 +90,11 @@ const SHUTDOWN_TIMEOUT_MS: Key =
 /// Keys without an effect of their own.
 pub(crate) const KEYS: &[Key] = &[
     STORAGE_CLASS,
-    S3_OBJECT_TAGGING,
-    S3_OBJECT_TAGGING_KEY_VALUE_PAIRS,
-    S3_OBJECT_BEHAVIOR_ON_TAGGING_ERROR,
-    S3_ACL_CANNED,
-    S3_WAN_MODE,
-    S3_PROXY_URL,
-    S3_PROXY_USER,
-    S3_PROXY_PASSWORD,
     S3_HTTP_SEND_EXPECT_CONTINUE,
     REPORT_NULL_VALUES_TO_DLQ,
     MAX_WRITE_DURATION_MS,
-    TOMBSTONE_ENCODED_PARTITION,
     S3_SEND_DIGEST,
     MAX_FILES_SCAN_LIMIT,
-    STORE_KAFKA_KEYS,
-    STORE_KAFKA_HEADERS,
-    KEYS_FORMAT_CLASS,
-    HEADERS_FORMAT_CLASS,
     S3_ELASTIC_BUFFER_ENABLE,
     S3_ELASTIC_BUFFER_INIT_CAPACITY,
     SCHEMAS_CACHE_CONFIG,
@@ -206,17 +107,9 @@ pub(crate) const KEYS: &[Key] = &[
 pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
     let is = |key: &Key, value: &str| settings.text(key).is_some_and(|text| text.eq_ignore_ascii_case(value));
     let mut problems = Vec::new();
-    if is(&S3_WAN_MODE, "true") && is(&S3_PATH_STYLE_ACCESS_ENABLED, "true") {
-        let message = "Both accelerate mode and path style access are being enabled. These options are mutually exclusive. \
-                       Set s3.wan.mode or s3.path.style.access.enabled to false";
-        problems.push(Invalid::new(S3_WAN_MODE.name, message));
-        problems.push(Invalid::new(S3_PATH_STYLE_ACCESS_ENABLED.name, message));
-    }
-    if settings.config().get("behavior.on.null.values").is_some_and(|text| text.trim().eq_ignore_ascii_case("write"))
-        && !is(&STORE_KAFKA_KEYS, "true")
-    {
+    if is(&BEHAVIOR_ON_NULL_VALUES, "write") && !is(&STORE_KAFKA_KEYS, "true") {
         let message = "Writing Kafka record keys to storage is mandatory when tombstone writing is enabled.";
-        problems.push(Invalid::new("behavior.on.null.values", message));
+        problems.push(Invalid::new(BEHAVIOR_ON_NULL_VALUES.name, message));
     }
     if is(&S3_COMPRESSION_TYPE, "gzip") {
         let mut classes = vec![&FORMAT_CLASS];
@@ -241,13 +134,6 @@ fn subject(class: &Key) -> &'static str {
     }
 }
 
-fn pairs(text: &str) -> Result<(), String> {
-    match text.split(',').map(str::trim).find(|pair| !pair.is_empty() && !pair.contains(':')) {
-        Some(pair) => Err(format!("{pair} is not of the form key:value")),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,8 +149,6 @@ mod tests {
 
     #[test]
     fn combinations_that_upstream_refuses_are_refused_in_its_words() {
-        assert_eq!(problems(&[("s3.wan.mode", "true")]).len(), 2);
-        assert!(problems(&[("s3.wan.mode", "true"), ("s3.path.style.access.enabled", "false")]).is_empty());
         assert_eq!(
             problems(&[("behavior.on.null.values", "write")]),
             [
@@ -290,11 +174,5 @@ mod tests {
         for key in KEYS {
             assert_ne!(key.effect, Effect::Works, "{}", key.name);
         }
-    }
-
-    #[test]
-    fn tags_are_pairs() {
-        assert_eq!(pairs("a:b, c:d:e,"), Ok(()));
-        assert_eq!(pairs("a:b,c"), Err("c is not of the form key:value".to_owned()));
     }
 }

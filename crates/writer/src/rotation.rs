@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::{CutReason, Importance, Invalid, Key, Kind, Settings, Width};
 
-use crate::partition::{Placed, Split, is_same_path, is_time_based};
+use crate::partition::{Placed, Split, is_of_tombstones, is_same_path, is_time_based};
 use crate::zone::{TIMEZONE, Zone};
 
 /// Records of a cut.
@@ -309,8 +309,11 @@ impl Rotation {
                 return Some((row, CutReason::RecordTime));
             }
             let moved = match row {
-                0 => state.last_path.as_ref().is_some_and(|last| !is_same_path(last, placed.path(from))),
-                _ => !placed.same_path(from + row - 1, from + row),
+                0 => state.last_path.as_ref().is_some_and(|last| is_other_path(last, placed.path(from))),
+                _ => {
+                    !placed.same_path(from + row - 1, from + row)
+                        && is_other_path(placed.path(from + row - 1), placed.path(from + row))
+                }
             };
             if moved && self.on_partition_change {
                 return Some((row, CutReason::PartitionChange));
@@ -346,6 +349,11 @@ impl Rotation {
         }
         None
     }
+}
+
+/// Whether a row on `path` after one on `last` ends a cut. To tombstones and back does not.
+fn is_other_path(last: &str, path: &str) -> bool {
+    !is_same_path(last, path) && !is_of_tombstones(last) && !is_of_tombstones(path)
 }
 
 impl Verdict {
@@ -500,6 +508,19 @@ mod tests {
             let placed = placed_rows(&["a", "b"], of_row);
             assert_eq!(&cuts(&rotation(pairs), &placed, &vec![1; of_row.len()], 0), expected, "{of_row:?}");
         }
+    }
+
+    #[test]
+    fn tombstones_are_no_other_path() {
+        use CutReason::PartitionChange;
+        let rotation = rotation(&[("partitioner.class", "hourly"), ("rotate.interval.ms", "1000")]);
+        // A path that only holds the word is one like any.
+        let placed =
+            placed_rows(&["a", "\u{1}tombstone", "tombstone"], &[(0, 0), (1, 1), (0, 2), (1, 3), (2, 4), (0, 5)]);
+        assert_eq!(cuts(&rotation, &placed, &[1; 6], 0), [(5, Some(PartitionChange)), (1, None)]);
+        let mut state = CutState::new(&rotation);
+        state.appended(&placed, 1, 1, 1, 0);
+        assert_eq!(rotation.verdict(&state, &placed, &[1; 3], 2, 0), Verdict { append: 1, cut: None });
     }
 
     #[test]

@@ -5,18 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use object_store::multipart::MultipartStore;
-use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use tracing::warn;
 
 use crate::credentials::{self, Environment};
 use crate::error::OpenError;
-use crate::s3_requests::{Connector, NumberedUploads, S3Bucket};
 use crate::store::{Abilities, Extras, RetryRules, Store};
+use crate::{encryption, proxy, s3_client};
 
 /// The bucket.
 pub const S3_BUCKET_NAME: Key =
@@ -73,35 +69,6 @@ pub const AWS_SECRET_ACCESS_KEY: Key =
         .group("S3", 9)
         .shown(Width::Long, "AWS Secret Access Key");
 
-/// Encryption at rest.
-pub const S3_SSEA_NAME: Key = Key::new(
-    "s3.ssea.name",
-    Kind::String,
-    "Server-side encryption: AES256, or aws:kms together with s3.sse.kms.key.id; nothing leaves it to the bucket.",
-)
-.default("")
-.check(Check::OneOf(&["", "AES256", "aws:kms"]))
-.group("S3", 10)
-.shown(Width::Long, "S3 Server Side Encryption Algorithm");
-
-/// Encryption with the user's own key.
-pub const S3_SSE_CUSTOMER_KEY: Key = Key::new(
-    "s3.sse.customer.key",
-    Kind::Password,
-    "Base64 of the 32 bytes that objects are encrypted with when s3.ssea.name is AES256 (SSE-C).",
-)
-.default("")
-.check(Check::With(customer_key))
-.group("S3", 11)
-.shown(Width::Long, "S3 Server Side Encryption Customer-Provided Key (SSE-C)");
-
-/// Encryption with a key of KMS.
-pub const S3_SSE_KMS_KEY_ID: Key =
-    Key::new("s3.sse.kms.key.id", Kind::String, "The KMS key when s3.ssea.name is aws:kms.")
-        .default("")
-        .group("S3", 12)
-        .shown(Width::Long, "S3 Server Side Encryption Key");
-
 /// Tries per request.
 pub const S3_PART_RETRIES: Key = Key::new("s3.part.retries", Kind::Int, "How often a request is tried, at least once.")
     .default("3")
@@ -130,16 +97,6 @@ pub const ENABLE_CONDITIONAL_WRITES: Key = Key::new(
 .default("true")
 .group("S3", 33)
 .shown(Width::Short, "Enable conditional writes during multipart upload");
-
-/// Bucket in the path or in the host name.
-pub const S3_PATH_STYLE_ACCESS_ENABLED: Key = Key::new(
-    "s3.path.style.access.enabled",
-    Kind::Boolean,
-    "Whether the bucket stands in the path of requests (true) or in the host name (false).",
-)
-.default("true")
-.group("Keys and Headers", 5)
-.shown(Width::Short, "Enable Path Style Access to S3");
 
 /// The endpoint.
 pub const STORE_URL: Key = Key::new(
@@ -171,19 +128,14 @@ pub(crate) const KEYS: &[Key] = &[
     S3_CREDENTIALS_PROVIDER_CLASS,
     AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY,
-    S3_SSEA_NAME,
-    S3_SSE_CUSTOMER_KEY,
-    S3_SSE_KMS_KEY_ID,
     S3_PART_RETRIES,
     S3_RETRY_BACKOFF_MS,
     ENABLE_CONDITIONAL_WRITES,
-    S3_PATH_STYLE_ACCESS_ENABLED,
     STORE_URL,
     RETRY_BACKOFF_MS,
 ];
 
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 
 fn part_size(text: &str) -> Result<(), String> {
@@ -192,16 +144,6 @@ fn part_size(text: &str) -> Result<(), String> {
         Ok(bytes) if bytes < 5_242_880 => Err("Part size must be at least: 5242880 bytes (5MB)".to_owned()),
         Ok(_) | Err(_) => Ok(()),
     }
-}
-
-fn customer_key(text: &str) -> Result<(), String> {
-    let digits = text.trim_end_matches('=');
-    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-    // 32 bytes are 43 digits and one sign of padding.
-    if text.is_empty() || (text.len() == 44 && digits.len() == 43 && digits.bytes().all(is_digit)) {
-        return Ok(());
-    }
-    Err("must be the base64 text of 32 bytes".to_owned())
 }
 
 /// Where `store.url` points.
@@ -233,26 +175,13 @@ impl Place {
 
 /// What is wrong with the store's keys together.
 pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
-    let mut problems = credentials::check(settings);
-    let text = |key: &Key| settings.text(key).unwrap_or_default();
-    if text(&S3_SSEA_NAME) != "AES256" && !text(&S3_SSE_CUSTOMER_KEY).is_empty() {
-        problems.push(Invalid::new(S3_SSE_CUSTOMER_KEY.name, "s3.sse.customer.key needs s3.ssea.name to be AES256"));
-    }
-    problems
+    let checks = [credentials::check, encryption::check, proxy::check, s3_client::check];
+    checks.iter().flat_map(|check| check(settings)).collect()
 }
 
 /// What a user should know about the store's keys though they are accepted.
 pub(crate) fn advice(settings: &Settings) -> Vec<String> {
-    let mut advice: Vec<String> = credentials::advice(settings).into_iter().collect();
-    if settings.text(&S3_SSEA_NAME) == Some("aws:kms")
-        && settings.text(&S3_SSE_KMS_KEY_ID).unwrap_or_default().is_empty()
-    {
-        advice.push(
-            "s3.ssea.name is aws:kms without s3.sse.kms.key.id: as in the S3 sink, the bucket's own encryption applies"
-                .to_owned(),
-        );
-    }
-    advice
+    [credentials::advice, encryption::advice].iter().filter_map(|advice| advice(settings)).collect()
 }
 
 fn rules(settings: &Settings) -> Result<RetryRules, Invalid> {
@@ -290,10 +219,12 @@ impl Store {
                 ))
             }
             Some(Place::Directory(directory)) => local(directory, bucket, rules, conditional, environment.seed()),
-            Some(Place::Endpoint(endpoint)) => s3(settings, environment, bucket, Some(endpoint), rules, conditional),
+            Some(Place::Endpoint(endpoint)) => {
+                s3_client::open(settings, environment, bucket, Some(endpoint), rules, conditional)
+            }
             None => {
                 let endpoint = environment.get("AWS_ENDPOINT_URL_S3").or_else(|| environment.get("AWS_ENDPOINT_URL"));
-                s3(settings, environment, bucket, endpoint.map(str::to_owned), rules, conditional)
+                s3_client::open(settings, environment, bucket, endpoint.map(str::to_owned), rules, conditional)
             }
         }
     }
@@ -307,97 +238,6 @@ fn local(root: PathBuf, bucket: String, rules: RetryRules, conditional: bool, se
         .map_err(|source| OpenError::Client { store: name.clone(), source })?;
     let extras = Extras { bucket_name: bucket, directory: Some(directory), ..Extras::default() };
     Ok(Store::assembled(Arc::new(files), extras, name, Abilities { metadata: false, conditional }, rules, seed))
-}
-
-fn s3(
-    settings: &Settings,
-    environment: &Environment,
-    bucket: String,
-    endpoint: Option<String>,
-    rules: RetryRules,
-    conditional: bool,
-) -> Result<Store, OpenError> {
-    let region = settings.required_string(&S3_REGION)?;
-    let name = format!("S3 bucket {bucket} at {}", endpoint.as_deref().unwrap_or(&region));
-    let failed = |source| OpenError::Client { store: name.clone(), source };
-    let options =
-        ClientOptions::new().with_allow_http(true).with_timeout(ATTEMPT_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT);
-    let mut builder = AmazonS3Builder::new()
-        .with_client_options(options.clone())
-        .with_bucket_name(&bucket)
-        .with_region(&region)
-        .with_retry(inner_retry(rules));
-    let path_style = settings.boolean(&S3_PATH_STYLE_ACCESS_ENABLED)?;
-    let url = bucket_url(endpoint.as_deref(), &bucket, &region, path_style);
-    builder = builder.with_virtual_hosted_style_request(!path_style);
-    if let Some(endpoint) = endpoint {
-        builder = builder.with_endpoint(if path_style { endpoint } else { url.clone() });
-    }
-    builder = encryption(builder, settings)?;
-    builder = credentials::apply(builder, settings, environment)?;
-    let credentials = Arc::clone(builder.clone().build().map_err(failed)?.credentials());
-    let http = ReqwestConnector::default().connect(&options).map_err(failed)?;
-    // Our own loop repeats requests, since an outcome that is not known must be looked into.
-    let once = RetryConfig { max_retries: 0, ..inner_retry(rules) };
-    let builder = builder.with_credentials(Arc::clone(&credentials)).with_retry(once);
-    let client = |careful| builder.clone().with_http_connector(Connector::new(&http, careful)).build().map_err(failed);
-    let (plain, careful) = (Arc::new(client(false)?), Arc::new(client(true)?));
-    let uploads = NumberedUploads { plain: Arc::clone(&plain) as Arc<dyn MultipartStore>, careful };
-    let extras = Extras {
-        bucket_name: bucket,
-        bucket: Some(S3Bucket { http, credentials, region, url }),
-        uploads: Some(uploads),
-        directory: None,
-    };
-    let abilities = Abilities { metadata: true, conditional };
-    Ok(Store::assembled(plain, extras, name.clone(), abilities, rules, environment.seed()))
-}
-
-/// The URL of the bucket itself, as object_store makes it.
-fn bucket_url(endpoint: Option<&str>, bucket: &str, region: &str, path_style: bool) -> String {
-    match (endpoint, path_style) {
-        (Some(endpoint), true) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
-        (Some(endpoint), false) => with_bucket_in_host(endpoint, bucket),
-        (None, true) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
-        (None, false) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
-    }
-}
-
-/// Retries inside the client, for credentials.
-fn inner_retry(rules: RetryRules) -> RetryConfig {
-    RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: rules.backoff,
-            max_backoff: rules.backoff_max.max(rules.backoff),
-            base: 2.0,
-        },
-        max_retries: usize::try_from(rules.attempts.saturating_sub(1)).unwrap_or(usize::MAX),
-        retry_timeout: rules.attempt_timeout * 2,
-    }
-}
-
-/// `https://bucket.host:port`, as virtual-hosted requests need it.
-fn with_bucket_in_host(endpoint: &str, bucket: &str) -> String {
-    match endpoint.split_once("://") {
-        Some((scheme, host)) => format!("{scheme}://{bucket}.{host}"),
-        None => format!("https://{bucket}.{endpoint}"),
-    }
-}
-
-fn encryption(builder: AmazonS3Builder, settings: &Settings) -> Result<AmazonS3Builder, Invalid> {
-    let algorithm = settings.required_string(&S3_SSEA_NAME)?;
-    let customer_key = settings.secret(&S3_SSE_CUSTOMER_KEY)?;
-    let kms_key = settings.required_string(&S3_SSE_KMS_KEY_ID)?;
-    Ok(match (algorithm.as_str(), customer_key) {
-        ("AES256", Some(key)) => builder.with_ssec_encryption(key.reveal()),
-        ("AES256", None) => match "aws_server_side_encryption".parse::<AmazonS3ConfigKey>() {
-            Ok(key) => builder.with_config(key, "AES256"),
-            Err(error) => return Err(Invalid::value(&S3_SSEA_NAME, &algorithm, error)),
-        },
-        // Upstream: without a key no header is sent.
-        ("aws:kms", _) if !kms_key.is_empty() => builder.with_sse_kms_encryption(kms_key),
-        _ => builder,
-    })
 }
 
 #[cfg(test)]
@@ -429,11 +269,10 @@ mod tests {
         assert!(
             settings(&[("store.url", "ftp://x")]).problem(&STORE_URL).unwrap().message.contains("unknown scheme ftp")
         );
-        assert_eq!(with_bucket_in_host("http://h:1", "b"), "http://b.h:1");
     }
 
     #[test]
-    fn sizes_and_keys_are_checked_with_upstreams_words() {
+    fn sizes_are_checked_with_upstreams_words() {
         let problem = |name: &'static str, value: &'static str, key: &Key| {
             settings(&[(name, value)]).problem(key).map(|p| p.message)
         };
@@ -443,12 +282,6 @@ mod tests {
         );
         assert_eq!(problem("s3.part.size", "2147483647", &S3_PART_SIZE), None);
         assert!(problem("s3.part.size", "2147483648", &S3_PART_SIZE).unwrap().ends_with("Not a number of type INT"));
-        assert!(problem("s3.sse.customer.key", "short", &S3_SSE_CUSTOMER_KEY).unwrap().contains("[hidden]"));
-        assert_eq!(
-            problem("s3.sse.customer.key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", &S3_SSE_CUSTOMER_KEY),
-            None
-        );
-        assert_eq!(check(&settings(&[("s3.sse.customer.key", "x")]))[0].key, "s3.sse.customer.key");
     }
 
     #[test]
@@ -461,6 +294,14 @@ mod tests {
             &[("s3.ssea.name", "AES256"), ("s3.sse.customer.key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")],
             &[("s3.ssea.name", "aws:kms"), ("s3.sse.kms.key.id", "k")],
             &[("s3.retry.backoff.ms", "0"), ("s3.part.retries", "0")],
+            &[("s3.acl.canned", "bucket-owner-full-control")],
+            &[("s3.proxy.url", "http://u:p@127.0.0.1:1")],
+            &[("s3.wan.mode", "true"), ("s3.path.style.access.enabled", "false")],
+            &[
+                ("s3.credentials.provider.class", "io.confluent.connect.s3.auth.AwsAssumeRoleCredentialsProvider"),
+                ("s3.credentials.provider.sts.role.arn", "arn:aws:iam::1:role/r"),
+                ("s3.credentials.provider.sts.role.session.name", "s"),
+            ],
         ] {
             let store = Store::open(&settings(&[&keys[..], more].concat()), &Environment::default());
             assert!(store.unwrap().name().starts_with("S3 bucket b at "), "{more:?}");

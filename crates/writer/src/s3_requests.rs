@@ -1,10 +1,13 @@
-//! What sluice asks S3 for that object_store does not: the number of an upload, a condition on its completion, and which
-//! uploads there are. One HTTP client, credential provider and signature serve both.
+//! What sluice asks S3 for that object_store does not: the number of an upload, a condition on its completion, which uploads
+//! there are, and properties of an object. One HTTP client, credential provider and signature serve both.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use md5::{Digest, Md5};
 use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpRequestBody, HttpResponse, HttpService,
@@ -16,7 +19,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::error::code_between;
 
 /// All that needs no escape in a query (RFC 3986, "unreserved").
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// All that needs no escape in the path of an object.
+const PATH: &AsciiSet = &QUERY.remove(b'/');
 
 /// Filled with the id of the upload that a request began.
 #[derive(Debug, Clone, Default)]
@@ -91,7 +97,8 @@ pub(crate) struct NumberedUploads {
 /// A bucket of S3, for requests of our own.
 pub(crate) struct S3Bucket {
     pub(crate) http: HttpClient,
-    pub(crate) credentials: AwsCredentialProvider,
+    /// `None` where requests are not signed.
+    pub(crate) credentials: Option<AwsCredentialProvider>,
     pub(crate) region: String,
     /// URL of the bucket, without a slash at its end.
     pub(crate) url: String,
@@ -113,14 +120,33 @@ impl S3Bucket {
 
     /// A GET on the bucket itself with these names and values; the body of the answer.
     pub(crate) async fn get(&self, query: &[(&str, &str)]) -> Result<String, StoreError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Generic { store: "S3", source };
         let pairs: Vec<String> =
             query.iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, QUERY))).collect();
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() =
-            format!("{}?{}", self.url, pairs.join("&")).parse().map_err(|error| failed(Box::new(error)))?;
-        let credential = self.credentials.get_credential().await?;
-        AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
+        self.send("GET", format!("{}?{}", self.url, pairs.join("&")), String::new()).await
+    }
+
+    /// A PUT of `body` on what `name` calls a property of the object `key`, such as its tags.
+    pub(crate) async fn put(&self, key: &str, name: &str, body: String) -> Result<(), StoreError> {
+        self.send("PUT", format!("{}/{}?{name}", self.url, utf8_percent_encode(key, PATH)), body).await.map(|_| ())
+    }
+
+    async fn send(&self, method: &str, url: String, body: String) -> Result<String, StoreError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Generic { store: "S3", source };
+        let digest = BASE64_STANDARD.encode(Md5::digest(&body));
+        let has_body = !body.is_empty();
+        let mut request = HttpRequest::new(if has_body { body.into() } else { HttpRequestBody::empty() });
+        *request.method_mut() = method.parse().map_err(|_| failed(format!("{method} is no method").into()))?;
+        *request.uri_mut() = url.parse().map_err(|error| failed(Box::new(error)))?;
+        if has_body {
+            // S3 asks for it where a body is XML.
+            let digest = HeaderValue::from_str(&digest).map_err(|error| failed(Box::new(error)))?;
+            request.headers_mut().insert("content-md5", digest);
+            request.headers_mut().insert("content-type", HeaderValue::from_static("application/xml"));
+        }
+        if let Some(credentials) = &self.credentials {
+            let credential = credentials.get_credential().await?;
+            AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
+        }
         let response = self.http.execute(request).await.map_err(|error| failed(Box::new(error)))?;
         let status = response.status();
         let body = response.into_body().bytes().await.map_err(|error| failed(Box::new(error)))?;

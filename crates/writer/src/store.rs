@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{
-    Attributes, Error as StoreError, GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPayload,
+    Attributes, Error as StoreError, GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPayload, TagSet,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -77,6 +77,8 @@ struct Inner {
     ignores_conditions: AtomicBool,
     /// Completions of uploads carry the condition until the store says that it does not know it.
     completes_carefully: AtomicBool,
+    /// Requests that make an object carry its tags until the store or its policy refuses one for that.
+    tags_at_once: AtomicBool,
 }
 
 /// What is known of a store beyond what object_store's trait can say.
@@ -157,6 +159,7 @@ impl Store {
             jitter,
             ignores_conditions: AtomicBool::new(false),
             completes_carefully: AtomicBool::new(abilities.conditional),
+            tags_at_once: AtomicBool::new(true),
         }))
     }
 
@@ -188,7 +191,7 @@ impl Store {
     /// Creates the object `key`, all or nothing, and never replaces one. Without [`Abilities::conditional`] it is looked
     /// for first, which another writer can outrun.
     pub async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, Error> {
-        match self.put_new(key, bytes.clone().into(), Attributes::new()).await? {
+        match self.put_new(key, bytes.clone().into(), Attributes::new(), TagSet::default()).await? {
             Put::Done => Ok(Created::New),
             Put::Occupied => match self.read(key).await? {
                 Some(there) if there == bytes => Ok(Created::New),
@@ -295,16 +298,28 @@ impl Store {
     }
 
     /// One PUT that replaces what is there, repeated while its outcome is unknown.
-    pub(crate) async fn replace(&self, key: &str, payload: PutPayload, metadata: Attributes) -> Result<(), Error> {
+    pub(crate) async fn replace(
+        &self,
+        key: &str,
+        payload: PutPayload,
+        metadata: Attributes,
+        tags: TagSet,
+    ) -> Result<(), Error> {
         let path = self.path("replace", key)?;
         let attributes = if self.0.abilities.metadata { metadata } else { Attributes::new() };
-        let options = PutOptions { mode: PutMode::Overwrite, attributes, ..PutOptions::default() };
+        let options = PutOptions { mode: PutMode::Overwrite, attributes, tags, ..PutOptions::default() };
         let put = self.retrying("replace", key, || self.0.objects.put_opts(&path, payload.clone(), options.clone()));
         put.await.map(|_| ()).map_err(|failure| self.error(failure))
     }
 
     /// One PUT that never replaces an object, repeated while its outcome is unknown.
-    pub(crate) async fn put_new(&self, key: &str, payload: PutPayload, metadata: Attributes) -> Result<Put, Error> {
+    pub(crate) async fn put_new(
+        &self,
+        key: &str,
+        payload: PutPayload,
+        metadata: Attributes,
+        tags: TagSet,
+    ) -> Result<Put, Error> {
         let path = self.path("create", key)?;
         let mode = if self.0.abilities.conditional { PutMode::Create } else { PutMode::Overwrite };
         let first_look = self.looks_first();
@@ -313,7 +328,8 @@ impl Store {
             if first_look && self.find(key).await?.is_some() {
                 return Ok(Put::Occupied);
             }
-            let options = PutOptions { mode: mode.clone(), attributes: attributes.clone(), ..PutOptions::default() };
+            let (mode, attributes, tags) = (mode.clone(), attributes.clone(), tags.clone());
+            let options = PutOptions { mode, attributes, tags, ..PutOptions::default() };
             let answer = self.timed(self.0.objects.put_opts(&path, payload.clone(), options)).await;
             let Err(source) = answer else { return Ok(Put::Done) };
             let verdict = self.verdict(&source);
@@ -362,6 +378,16 @@ impl Store {
     /// Takes note that the store does not know conditions of completions.
     pub(crate) fn complete_plainly(&self) {
         self.0.completes_carefully.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a request that makes an object may carry its tags.
+    pub(crate) fn tags_at_once(&self) -> bool {
+        self.0.tags_at_once.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that it may not: objects are tagged by requests of their own from then on.
+    pub(crate) fn tag_apart(&self) {
+        self.0.tags_at_once.store(false, Ordering::Relaxed);
     }
 
     /// The object key as the store's client takes it. Keys are stored as they are; one that the client would change

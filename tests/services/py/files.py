@@ -57,3 +57,36 @@ def plain(value):
             return str(value)
         case _:
             return value
+
+
+def read_avro_of(store, bucket, suffix):
+    import fastavro
+
+    return [{"object": key, "position": position, "value": plain(record)}
+            for key, body in bodies_of(store, bucket, suffix)
+            for position, record in enumerate(fastavro.reader(io.BytesIO(body)))]
+
+
+def parquet_indexes(store, bucket, key):
+    """What pyarrow and DuckDB see of indexes, statistics and Bloom filters of a file with columns id and n."""
+    import tempfile
+
+    import duckdb
+    import pyarrow.parquet
+
+    body = connect(store).get_object(Bucket=bucket, Key=key)["Body"].read()
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        file.write(body)
+        file.flush()
+        group = pyarrow.parquet.ParquetFile(file.name).metadata.row_group(0)
+        blooms = {path: offset is not None for path, offset in duckdb.execute(
+            "select path_in_schema, bloom_filter_offset from parquet_metadata(?)", [file.name]).fetchall()}
+        seen = {column.path_in_schema: {"bloom": blooms[column.path_in_schema],
+                                        "statistics": column.is_stats_set,
+                                        "column_index": column.has_column_index,
+                                        "offset_index": column.has_offset_index}
+                for column in map(group.column, range(group.num_columns))}
+        seen["excluded"] = [all(excluded for (excluded,) in duckdb.execute(
+            "select bloom_filter_excludes from parquet_bloom_probe(?, 'id', ?)", [file.name, value]).fetchall())
+            for value in ("id-1x", "id-77")]
+    return seen

@@ -25,6 +25,10 @@ def list_objects(store, bucket, prefix):
     ]
 
 
+def list_keys(store, bucket, prefix):
+    return [key for key, _ in keys_and_sizes(connect(store), bucket, prefix)]
+
+
 def start_upload(store, bucket, key):
     connect(store).create_multipart_upload(Bucket=bucket, Key=key)
 

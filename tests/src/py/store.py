@@ -10,6 +10,7 @@ def connect(store):
         aws_access_key_id=store["access_key"],
         aws_secret_access_key=store["secret_key"],
         region_name=store["region"],
+        verify=store.get("certificate"),
         config=Config(s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=30, retries={"max_attempts": 3}),
     )
 

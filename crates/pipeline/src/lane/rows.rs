@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, StructArray};
 use model::{Batch, CutReason, Offset, RawBatch, Rejected, SchemaRef, Stage, Values};
 use schema::{TableSchema, merge, project};
 use tracing::warn;
-use writer::{OpenCut, Placed, Split};
+use writer::{KafkaColumns, Placed, Split};
 
-use super::Lane;
+use super::{Holds, Lane};
 use crate::file_schemas::Stop;
 use crate::schemas::Version;
 use crate::{TaskError, Tolerance};
@@ -23,7 +24,7 @@ impl Lane {
         for batch in decoded.batches {
             let within = batch.offsets.partition_point(|offset| fence.is_none_or(|fence| *offset < fence.get()));
             let batch = if within < batch.len() { batch.slice(0, within) } else { batch };
-            let earlier = self.write_batch(batch).await?;
+            let earlier = self.write_batch(batch, raw).await?;
             if earlier.is_some() {
                 fault = earlier;
                 break;
@@ -67,7 +68,7 @@ impl Lane {
     }
 
     /// Writes what can be written and returns the fault that the task must stop for, if there is one.
-    async fn write_batch(&mut self, mut batch: Batch) -> Result<Option<TaskError>, TaskError> {
+    async fn write_batch(&mut self, mut batch: Batch, raw: &RawBatch) -> Result<Option<TaskError>, TaskError> {
         let (mut fault, mut waits, mut is_own) = (None, false, false);
         let version = match &batch.values {
             Values::Schemaless(texts) if self.parts.recipe.files.format.needs_columns() => {
@@ -102,19 +103,19 @@ impl Lane {
         if let Some(rejected) = no_columns(&batch) {
             batch = self.admit(batch, &rejected, &mut fault);
         }
-        // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too.
-        if is_own && !batch.is_empty() {
-            self.fit_own_schema(&batch).await?;
-        }
-        let is_stored = version.as_ref().is_some_and(|version| version.number > 0);
-        if !is_own && batch.is_empty() && is_stored && self.own.is_some() {
-            self.note_left_out(version).await?;
-        } else if !is_own && (!batch.is_empty() || is_stored) {
-            self.fit_schema(version).await?;
+        // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too. Not for
+        // tombstones alone, which have no schema.
+        let (has_values, is_stored) =
+            (has_values(&batch.values), version.as_ref().is_some_and(|version| version.number > 0));
+        match (is_own, has_values, is_stored) {
+            (true, true, _) => self.fit_own_schema(&batch).await?,
+            (false, false, true) if self.own.is_some() => self.note_left_out(version).await?,
+            (false, true, _) | (false, false, true) => self.fit_schema(version).await?,
+            (true, false, _) | (false, false, false) => {}
         }
         if !batch.is_empty() {
             self.waits |= waits;
-            self.place(batch, &mut fault).await?;
+            self.place(batch, raw, &mut fault).await?;
             self.waits |= waits;
         }
         Ok(fault)
@@ -123,18 +124,18 @@ impl Lane {
     /// Makes the open cut ready for rows that bring their schema: what becomes of each is decided by its path.
     async fn fit_own_schema(&mut self, batch: &Batch) -> Result<(), TaskError> {
         let Values::Typed(columns) = &batch.values else { return Ok(()) };
-        if self.own.is_none() && !self.open.is_empty() {
+        if self.holds == Holds::Others {
             self.change_schema().await?;
         }
         if self.own.is_none() {
             self.left_out_under = self.schema.take().filter(|version| version.number > 0);
         }
         let own = self.files.learn(columns.fields(), batch.schema.as_ref(), &self.parts.recipe);
-        if self.open.is_empty() && self.own != Some(own) {
+        if self.holds == Holds::Nothing && self.own != Some(own) {
             let schema = TableSchema::new(columns.fields()).map_err(|error| TaskError::Data(error.to_string()))?;
             self.schema = Some(Version::given(schema));
             self.context = self.files.context(own);
-            self.open = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), self.open.nonce());
+            self.open.turn_to(self.context.clone());
         }
         self.own = Some(own);
         Ok(())
@@ -144,7 +145,7 @@ impl Lane {
     /// name that version, for a replay must leave them out too.
     async fn note_left_out(&mut self, version: Option<Version>) -> Result<(), TaskError> {
         let differs = |known: &Version| Some(known.reference()) != version.as_ref().map(Version::reference);
-        if self.left_out_under.as_ref().is_some_and(differs) && !self.open.is_empty() {
+        if self.left_out_under.as_ref().is_some_and(differs) && self.holds != Holds::Nothing {
             self.change_schema().await?;
         }
         self.left_out_under = version;
@@ -163,16 +164,23 @@ impl Lane {
         self.context = self.parts.recipe.files_with_schema(&name);
         match (&self.schema, &version) {
             (Some(held), Some(new)) if !had_own && self.can_grow() && is_growth(held, new) => {
-                let (schema, target) = (new.schema.arrow().clone(), new.schema.clone());
-                self.open.reschema(self.context.clone(), &schema, &|rows| {
+                let target = new.schema.clone();
+                let grown = |rows: &StructArray| {
                     project(rows, &target).expect("is_growth: every row of the old schema is one of the new")
-                });
+                };
+                match &self.parts.recipe.kafka_columns {
+                    None => self.open.reschema(self.context.clone(), target.arrow(), &grown),
+                    Some(columns) => {
+                        let schema = columns.schema_with(target.arrow());
+                        self.open.reschema(self.context.clone(), &schema, &|rows| columns.change_values(rows, grown));
+                    }
+                }
             }
             _ => {
-                if !self.open.is_empty() {
+                if self.holds != Holds::Nothing {
                     self.change_schema().await?;
                 }
-                self.open = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), self.open.nonce());
+                self.open.turn_to(self.context.clone());
             }
         }
         (self.schema, self.own, self.left_out_under) = (version, None, None);
@@ -186,9 +194,19 @@ impl Lane {
         is_free && !self.waits && !self.partitioner.reads_values()
     }
 
-    async fn place(&mut self, mut batch: Batch, fault: &mut Option<TaskError>) -> Result<(), TaskError> {
+    async fn place(
+        &mut self,
+        mut batch: Batch,
+        raw: &RawBatch,
+        fault: &mut Option<TaskError>,
+    ) -> Result<(), TaskError> {
         if let Some(reason) = self.due() {
             self.close_open(reason).await?;
+        }
+        let rejected = self.parts.recipe.files.views.reject(&batch);
+        batch = self.admit(batch, &rejected, fault);
+        if batch.is_empty() {
+            return Ok(());
         }
         let clock_ms = match (&self.parts.replay, self.clock_ms) {
             (Some((_, plan)), _) => plan.clock_ms,
@@ -198,11 +216,10 @@ impl Lane {
         let mut placed = self.partitioner.split(&batch, clock_ms);
         if !placed.rejected.is_empty() {
             let rejected = std::mem::take(&mut placed.rejected);
-            let rows = match self.tolerate(&rejected, fault) {
-                Some(_) => (0..rejected[0].row as u32).collect(),
-                None => without(&rejected, batch.len()),
-            };
-            (batch, placed) = (batch.select(&rows), placed.select(&rows));
+            (batch, placed) = self.admit_placed(batch, &placed, &rejected, fault);
+        }
+        if let Some(columns) = &self.parts.recipe.kafka_columns {
+            (batch, placed) = self.with_kafka_columns(columns, batch, placed, raw, fault);
         }
         let mut from = 0;
         while from < batch.len() {
@@ -249,6 +266,55 @@ impl Lane {
         }
     }
 
+    /// The rows that go on, after all have a path.
+    fn admit_placed(
+        &self,
+        batch: Batch,
+        placed: &Placed,
+        rejected: &[Rejected],
+        fault: &mut Option<TaskError>,
+    ) -> (Batch, Placed) {
+        let rows = match self.tolerate(rejected, fault) {
+            Some(_) => (0..rejected[0].row as u32).collect(),
+            None => without(rejected, batch.len()),
+        };
+        (batch.select(&rows), placed.select(&rows))
+    }
+
+    /// The rows with the columns of `kafka.columns`.
+    fn with_kafka_columns(
+        &self,
+        columns: &KafkaColumns,
+        mut batch: Batch,
+        mut placed: Placed,
+        raw: &RawBatch,
+        fault: &mut Option<TaskError>,
+    ) -> (Batch, Placed) {
+        let added = loop {
+            match columns.add(&batch, raw) {
+                Ok(added) => break added,
+                // It concerns all records of the topic, and must not leave them all out.
+                Err(clash) => {
+                    let before: Vec<u32> = (0..clash.row as u32).collect();
+                    (batch, placed) = (batch.slice(0, clash.row), placed.select(&before));
+                    *fault = Some(TaskError::Data(clash.to_string()));
+                }
+            }
+        };
+        let reject = |(row, reason): (usize, String)| Rejected {
+            row,
+            at: batch.position(row),
+            stage: Stage::ValueConverter,
+            reason,
+        };
+        let rejected: Vec<Rejected> = added.rejected.into_iter().map(reject).collect();
+        batch.values = added.values;
+        match rejected.is_empty() {
+            true => (batch, placed),
+            false => self.admit_placed(batch, &placed, &rejected, fault),
+        }
+    }
+
     fn append(
         &mut self,
         batch: &Batch,
@@ -284,12 +350,16 @@ impl Lane {
         Ok(())
     }
 
-    /// Appends rows of one path to its file.
+    /// Appends rows of one path to its file. Those without a value are of no schema.
     fn append_at(&mut self, mut rows: Batch, path: &Arc<str>) -> Result<(), TaskError> {
-        if let Some(own) = self.own {
-            let fitted = self.files.fit(own, rows, path)?;
-            self.open.turn_to(fitted.context);
-            rows = fitted.rows;
+        match self.own {
+            _ if writer::is_of_tombstones(path) => {}
+            None => self.holds = Holds::Others,
+            Some(own) => {
+                let fitted = self.files.fit(own, rows, path, self.parts.recipe.kafka_columns.as_ref())?;
+                self.open.turn_to(fitted.context);
+                (rows, self.holds) = (fitted.rows, Holds::Own);
+            }
         }
         Ok(self.open.append(&rows, path)?)
     }
@@ -311,15 +381,20 @@ fn without(rejected: &[Rejected], len: usize) -> Vec<u32> {
     (0..len).filter(|row| rejected.next_if_eq(row).is_none()).map(|row| row as u32).collect()
 }
 
+/// Whether some row is no tombstone.
+fn has_values(values: &Values) -> bool {
+    values.nulls().map_or(!values.is_empty(), |nulls| nulls.null_count() < values.len())
+}
+
 /// Rows without any column cannot be in a table: while only empty objects came, no schema is known.
 fn no_columns(batch: &Batch) -> Option<Vec<Rejected>> {
     let Values::Typed(columns) = &batch.values else { return None };
-    if columns.num_columns() > 0 || batch.is_empty() {
+    if columns.num_columns() > 0 || !has_values(&batch.values) {
         return None;
     }
     let reason = "no record of the topic had a field with a value yet, so its schema cannot be inferred; give \
                   value.converter.schema";
     let reject =
         |row| Rejected { row, at: batch.position(row), stage: Stage::ValueConverter, reason: reason.to_owned() };
-    Some((0..batch.len()).map(reject).collect())
+    Some((0..batch.len()).filter(|row| columns.is_valid(*row)).map(reject).collect())
 }

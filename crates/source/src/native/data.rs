@@ -159,9 +159,12 @@ impl<'a> Message<'a> {
         self.0.offset
     }
 
-    pub(crate) fn timestamp_ms(&self) -> i64 {
-        // SAFETY: the message is valid; a null pointer for the kind of timestamp is allowed.
-        unsafe { c::rd_kafka_message_timestamp(self.0, ptr::null_mut()) }
+    /// The record's time, and whether the broker gave it.
+    pub(crate) fn timestamp_ms(&self) -> (i64, bool) {
+        let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is valid, and `kind` lives as long as the call.
+        let timestamp_ms = unsafe { c::rd_kafka_message_timestamp(self.0, &mut kind) };
+        (timestamp_ms, kind == c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME)
     }
 
     fn bytes(data: *const c_void, length: usize) -> Option<&'a [u8]> {

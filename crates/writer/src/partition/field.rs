@@ -37,9 +37,6 @@ pub(super) const PLUGIN: Plugin<BuildPartitioner> = Plugin {
     build: |settings| complete(settings, Box::new(FieldPartitioner::new(settings)?)),
 };
 
-/// The longest key that object stores take; a longer path could never become one.
-pub(super) const KEY_BYTES_MAX: usize = 1024;
-
 /// Upstream's text for a value that cannot be part of a path.
 const CANNOT_ENCODE: &str = "Error encoding partition.";
 
@@ -143,7 +140,7 @@ impl FieldPartitioner {
 
 impl Partitioner for FieldPartitioner {
     fn split(&mut self, batch: &Batch, _clock_ms: i64) -> Placed {
-        let mut coded = self.coded(batch);
+        let coded = self.coded(batch);
         let mut split = SplitBuilder::with_capacity(batch.len());
         let mut numbers: Vec<Option<u32>> = vec![None; coded.texts.len()];
         for (row, code) in coded.of_row.iter().enumerate() {
@@ -156,13 +153,6 @@ impl Partitioner for FieldPartitioner {
                 Some(number) => number,
                 None => {
                     let path = encode_odd_segments(&coded.texts[code]);
-                    if path.len() > KEY_BYTES_MAX {
-                        let why =
-                            format!("{CANNOT_ENCODE} A path of {} bytes is longer than an object's key", path.len());
-                        coded.refused.insert(row, why);
-                        split.push_rejected();
-                        continue;
-                    }
                     *numbers[code].insert(split.number(&path.into()))
                 }
             };
@@ -419,7 +409,7 @@ mod tests {
         assert!(paths("int.deeper", &record)[0].as_ref().is_err_and(|why| why.contains("'int.deeper' is not present")));
         let long = typed(vec![("f", Arc::new(StringArray::from(vec!["x".repeat(2000), "y".to_owned()])))], &[0, 0]);
         let result = paths("f", &long);
-        assert!(result[0].as_ref().is_err_and(|why| why.contains("longer than an object's key")));
+        assert!(result[0].as_ref().is_err_and(|why| why.contains("longer than the 1024 that stores take")));
         assert_eq!(result[1], Ok("f=y".to_owned()));
     }
 

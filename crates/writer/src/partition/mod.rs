@@ -9,16 +9,20 @@ use arrow::buffer::ScalarBuffer;
 use model::{Batch, Check, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Width, named};
 
 mod affix;
+mod bounded;
 mod default;
 mod field;
 mod routed;
 mod template;
 mod time;
+mod tombstone;
 
 pub use field::PARTITION_FIELD_NAME;
 pub(crate) use routed::{may_route, topic_and_path};
 pub use template::PATH_TEMPLATE;
 pub use time::{LOCALE, PARTITION_DURATION_MS, PATH_FORMAT};
+pub(crate) use tombstone::directories;
+pub use tombstone::is_of_tombstones;
 
 /// Which partitioner a connector uses.
 pub const PARTITIONER_CLASS: Key = Key::new(
@@ -150,7 +154,9 @@ pub type BuildPartitioner = fn(&Settings) -> Result<Box<dyn Partitioner>, Invali
 /// `partitioner` with what every partitioner of a connector has around it.
 fn complete(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<Box<dyn Partitioner>, Invalid> {
     let partitioner = affix::affixed(settings, partitioner)?;
-    Ok(Box::new(routed::RoutedPartitioner { partitioner, may_route: may_route(settings) }))
+    let partitioner = tombstone::with_tombstones(settings, partitioner)?;
+    let partitioner = routed::RoutedPartitioner { partitioner, may_route: may_route(settings) };
+    Ok(Box::new(bounded::BoundedPartitioner::new(settings, Box::new(partitioner))?))
 }
 
 /// What `partitioner.class` can name.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use model::{Batch, Importance, Invalid, Key, Kind, Plugin, Rejected, Settings, Stage, Width};
 
-use super::field::{FieldPartitioner, KEY_BYTES_MAX, PARTITION_FIELD_NAME};
+use super::field::{FieldPartitioner, PARTITION_FIELD_NAME};
 use super::time::{PARTITION_DURATION_MS, TimePartitioner};
 use super::{BuildPartitioner, Partitioner, Placed, Split, SplitBuilder, complete, encode_odd_segments};
 use crate::joda::Format;
@@ -201,7 +201,7 @@ fn escaped(value: &str) -> String {
 
 impl Partitioner for TemplatePartitioner {
     fn split(&mut self, batch: &Batch, clock_ms: i64) -> Placed {
-        let (printed, mut rejected, timed) = self.print(batch, clock_ms);
+        let (printed, rejected, timed) = self.print(batch, clock_ms);
         let mut split = SplitBuilder::with_capacity(batch.len());
         let mut numbers: HashMap<Vec<u32>, u32> = HashMap::new();
         let mut choice = Vec::with_capacity(printed.len());
@@ -220,12 +220,6 @@ impl Partitioner for TemplatePartitioner {
             let path: String = texts.collect();
             let path = without_empty_segments(&path);
             let path = encode_odd_segments(&path);
-            if path.len() > KEY_BYTES_MAX {
-                let reason = format!("A path of {} bytes is longer than an object's key", path.len());
-                rejected.insert(row, Rejected { row, at: batch.position(row), stage: Stage::TaskPut, reason });
-                split.push_rejected();
-                continue;
-            }
             let number = split.number(&path.into());
             numbers.insert(choice.clone(), number);
             split.push(number);
