@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use arrow::array::StructArray;
 use arrow::datatypes::i256;
 
+use crate::avro_json::JsonPlan;
 use crate::avro_resolved::{fill_one, read_resolved, read_resolved_row};
-use crate::avro_schema::{AvroSchema, FieldPlan, JsonPlan, Plan};
+use crate::avro_schema::{AvroSchema, FieldPlan, Plan};
 use crate::column::{Column, Rows};
 use crate::fault::{Fault, Outcome};
 use crate::struct_column::StructColumn;

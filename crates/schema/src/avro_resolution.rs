@@ -4,8 +4,9 @@ use arrow::datatypes::DataType;
 use serde_json::Value;
 
 use crate::avro_defaults::encode_default;
+use crate::avro_json::JsonPlan;
 use crate::avro_names::{Named, full_name, own_namespace};
-use crate::avro_schema::{Compiler, FieldPlan, JsonPlan, Plan, branch_type, fixed_size, is_null, symbols};
+use crate::avro_schema::{Compiler, FieldPlan, Plan, branch_type, fixed_size, is_null, symbols};
 use crate::table_schema::{FIELDS_MAX, map_fields};
 
 /// How a datum of the writer stands for a column of the reader, where it is not simply the same.

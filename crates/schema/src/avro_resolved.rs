@@ -1,11 +1,11 @@
 //! Reads datums that were written with another schema than that of the columns.
 
+use crate::avro_json::JsonPlan;
 use crate::avro_reader::blocks;
 use crate::avro_reader::{
     Context, boolean, double, float, int, long, no_branch, read, read_row, symbol_index, take, take_counted,
 };
 use crate::avro_resolution::{Number, Resolved, Step};
-use crate::avro_schema::JsonPlan;
 use crate::column::{Column, Rows};
 use crate::fault::{Fault, Outcome};
 use crate::struct_column::StructColumn;

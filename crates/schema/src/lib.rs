@@ -15,6 +15,7 @@ use model::{Batch, RawBatch, Rejected};
 
 mod avro_converter;
 mod avro_defaults;
+mod avro_json;
 mod avro_names;
 mod avro_reader;
 mod avro_resolution;

@@ -507,18 +507,18 @@ impl Rejections {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
-    type Answer = fn(&str) -> (u16, &'static str);
+    pub(crate) type Answer = fn(&str) -> (u16, &'static str);
 
     /// A registry on loopback that answers each path as `answer` says; gives its address and the count of requests. The
     /// thread ends with the process.
-    fn serve(answer: Answer) -> (String, Arc<AtomicUsize>) {
+    pub(crate) fn serve(answer: Answer) -> (String, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let count = Arc::new(AtomicUsize::new(0));
@@ -538,7 +538,7 @@ mod tests {
         (url, count)
     }
 
-    fn registry(url: &str, more: &[(&str, &str)]) -> Registry {
+    pub(crate) fn registry(url: &str, more: &[(&str, &str)]) -> Registry {
         let pairs = [("schema.registry.url", url), ("retries.wait.ms", "0"), ("max.retries", "1")];
         let config = pairs.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         Registry::build(&Settings::new(config), Part::Value).unwrap()

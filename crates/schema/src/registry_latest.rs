@@ -168,3 +168,60 @@ impl Registry {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::registry::tests::{registry, serve};
+
+    static IS_DOWN: AtomicBool = AtomicBool::new(false);
+
+    /// Ids 1 and 2 are versions of subject t-value; version 2 has metadata, and refers to another schema.
+    fn answer(path: &str) -> (u16, &'static str) {
+        match path {
+            _ if IS_DOWN.load(Ordering::SeqCst) && path.contains("latest") => (503, "{}"),
+            "/schemas/ids/1" => (200, r#"{"schema":"\"int\""}"#),
+            "/schemas/ids/2" => (200, r#"{"schema":"\"long\""}"#),
+            "/schemas/ids/1/versions?deleted=true" => (200, r#"[{"subject":"t-value","version":1}]"#),
+            "/schemas/ids/2/versions?deleted=true" => (200, r#"[{"subject":"t-value","version":2}]"#),
+            "/subjects/t-value/versions/latest" | "/subjects/t-value/metadata?key=stage&value=live&key=a&value=b" => (
+                200,
+                r#"{"subject":"t-value","id":2,"version":2,"schema":"\"long\"","references":[{"name":"n","subject":"o","version":1}]}"#,
+            ),
+            "/subjects/o/versions/1?deleted=true" => (200, r#"{"schema":"\"string\""}"#),
+            _ => (404, r#"{"error_code":40401,"message":"Subject not found"}"#),
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_read_with_the_latest_schema_of_their_subject() {
+        let (url, count) = serve(answer);
+        let plain = registry(&url, &[]);
+        assert!(!plain.reads_latest() && plain.reading(1, "t").await.unwrap().latest.is_none());
+        for more in [("use.latest.version", "true"), ("use.latest.with.metadata", "stage=live, a=b")] {
+            let registry = registry(&url, &[more]);
+            let reading = registry.reading(1, "t").await.unwrap();
+            let with = reading.read_with();
+            assert_eq!((with.id, with.version, with.text.as_str()), (2, Some(2), "\"long\""));
+            assert_eq!((with.references[0].name.as_str(), reading.latest_id()), ("n", Some(2)));
+            assert!(registry.reading(2, "t").await.unwrap().latest.is_none(), "it is the latest itself");
+            let asked = count.load(Ordering::SeqCst);
+            registry.reading(1, "t").await.unwrap();
+            assert_eq!(count.load(Ordering::SeqCst), asked, "it is asked for once");
+            let unknown = "Error retrieving latest version of subject u-value: Subject not found; error code: 40401";
+            assert_eq!(registry.reading(1, "u").await.err(), Some(Lookup::Unknown(unknown.to_owned())));
+        }
+        let registry = registry(&url, &[("use.latest.version", "true"), ("latest.cache.ttl.sec", "0")]);
+        registry.reading(1, "t").await.unwrap();
+        IS_DOWN.store(true, Ordering::SeqCst);
+        assert_eq!(registry.reading(1, "t").await.unwrap().latest_id(), Some(2), "an outage changes nothing");
+    }
+
+    #[test]
+    fn metadata_are_pairs() {
+        assert_eq!(metadata("a=b, c = d"), Ok(vec![("a".into(), "b".into()), ("c".into(), "d".into())]));
+        assert_eq!(metadata("a"), Err("a is no key=value".to_owned()));
+    }
+}
