@@ -151,7 +151,7 @@ async fn a_record_that_cannot_be_projected_fails_a_task_that_tolerates_none() {
     produce(&world, &[1]);
     let at = world.produce_bad(0, Some(&envelope(0, &json!({ "p": 0, "o": 1, "sv": 0, "v": 0.5 }))));
     let error = Worker::start(&world, "a").failure().await;
-    assert!(matches!(&error, TaskError::Record { rejected } if rejected.stage == model::Stage::TaskPut), "{error}");
+    assert!(matches!(&error, TaskError::Record { rejected, .. } if rejected.stage == model::Stage::TaskPut), "{error}");
     assert!(error.to_string().contains(&format!("t-0@{at}")), "{error}");
     assert!(error.to_string().contains("Schema version required for FORWARD compatibility"), "{error}");
 }

@@ -51,6 +51,8 @@ mod protobuf_wire;
 mod registered_json_schema;
 mod registry;
 mod registry_client;
+#[cfg(test)]
+mod registry_fake;
 mod registry_keys;
 mod registry_latest;
 mod scalar;

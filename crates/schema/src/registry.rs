@@ -207,7 +207,7 @@ impl Registry {
             WireId::Guid(_) => client.get(&["schemas", "guids", &shown], &[]).await.map_err(|failure| match failure {
                 Failure::Missing(why) => unknown(why),
                 Failure::Unavailable(why) => Lookup::Unavailable(why),
-                Failure::Config(why) => Lookup::Config(why),
+                Failure::Untrusted(why) | Failure::Config(why) => Lookup::Config(why),
             }),
             WireId::Id(_) => {
                 let path = ["schemas", "ids", &shown];
@@ -339,7 +339,7 @@ fn id_name(id: WireId) -> String {
 /// What is missing beside the schema itself is no fault of the record.
 pub(crate) fn lookup(failure: Failure) -> Lookup {
     match failure {
-        Failure::Missing(why) | Failure::Config(why) => Lookup::Config(why),
+        Failure::Missing(why) | Failure::Untrusted(why) | Failure::Config(why) => Lookup::Config(why),
         Failure::Unavailable(why) => Lookup::Unavailable(why),
     }
 }
@@ -507,42 +507,11 @@ impl Rejections {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::TcpListener;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+mod tests {
+    use std::sync::atomic::Ordering;
 
     use super::*;
-
-    pub(crate) type Answer = fn(&str) -> (u16, &'static str);
-
-    /// A registry on loopback that answers each path as `answer` says; gives its address and the count of requests. The
-    /// thread ends with the process.
-    pub(crate) fn serve(answer: Answer) -> (String, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let count = Arc::new(AtomicUsize::new(0));
-        let counted = count.clone();
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let first = lines.next().unwrap().unwrap();
-                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-                counted.fetch_add(1, Ordering::SeqCst);
-                let (status, body) = answer(first.split(' ').nth(1).unwrap());
-                let head =
-                    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-                let _ = stream.write_all(format!("{head}{body}").as_bytes());
-            }
-        });
-        (url, count)
-    }
-
-    pub(crate) fn registry(url: &str, more: &[(&str, &str)]) -> Registry {
-        let pairs = [("schema.registry.url", url), ("retries.wait.ms", "0"), ("max.retries", "1")];
-        let config = pairs.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Registry::build(&Settings::new(config), Part::Value).unwrap()
-    }
+    use crate::registry_fake::{Answer, registry, serve};
 
     fn good(path: &str) -> (u16, &'static str) {
         match path {

@@ -174,7 +174,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::registry::tests::{registry, serve};
+    use crate::registry_fake::{registry, serve};
 
     static IS_DOWN: AtomicBool = AtomicBool::new(false);
 
