@@ -142,7 +142,7 @@ fn every_kind() -> Outcome {
             ["TRANSFORMATION", "org.apache.kafka.connect.transforms.Cast$Value", DATA_EXCEPTION, "transform number: "],
         ),
         (
-            Sent { headers: headers[1..2].to_vec(), ..Sent::of(row(json!("no time"), json!("7"))) },
+            Sent { headers: headers[1..2].to_vec(), ..Sent::of(json!({"v": "7"}).to_string()) },
             ["TASK_PUT", SINK_TASK, "io.confluent.connect.storage.errors.PartitionException", "at"],
         ),
         (
