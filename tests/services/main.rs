@@ -14,11 +14,13 @@ mod memory;
 mod outside;
 mod recovery;
 mod registry;
+mod registry_access;
 mod settings;
 mod store_faults;
 mod store_features;
 mod streams;
 mod support;
+mod types;
 mod views;
 
 fn main() -> ExitCode {
@@ -34,9 +36,11 @@ fn main() -> ExitCode {
             recovery::TESTS,
             registry::TESTS,
             dead_letters::TESTS,
+            registry_access::TESTS,
             store_faults::TESTS,
             store_features::TESTS,
             files::TESTS,
+            types::TESTS,
             views::TESTS,
             memory::TESTS,
             conformance::TESTS,
