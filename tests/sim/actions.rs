@@ -71,6 +71,9 @@ pub(crate) enum Action {
     // ---- records and topics
     BadRecord,
     Tombstone,
+    /// A file of keys or headers appeared; one of tombstones.
+    ViewVisible,
+    TombstonesVisible,
     OffsetsWithoutRecords,
     LaneWithoutRecords,
     NewPartition,
@@ -177,6 +180,8 @@ impl Action {
             ClockBack,
             BadRecord,
             Tombstone,
+            ViewVisible,
+            TombstonesVisible,
             OffsetsWithoutRecords,
             LaneWithoutRecords,
             NewPartition,

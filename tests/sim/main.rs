@@ -34,6 +34,7 @@ mod scene;
 mod seeds;
 mod taps;
 mod truth;
+mod views;
 mod watch;
 mod weather;
 mod witness;
