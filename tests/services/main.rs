@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod bad_input;
 mod conformance;
+mod dead_letters;
 mod files;
 mod frontier;
 mod groups;
@@ -13,11 +14,13 @@ mod memory;
 mod outside;
 mod recovery;
 mod registry;
+mod registry_access;
 mod settings;
 mod store_faults;
 mod store_features;
 mod streams;
 mod support;
+mod types;
 mod views;
 
 fn main() -> ExitCode {
@@ -32,9 +35,12 @@ fn main() -> ExitCode {
             frontier::TESTS,
             recovery::TESTS,
             registry::TESTS,
+            dead_letters::TESTS,
+            registry_access::TESTS,
             store_faults::TESTS,
             store_features::TESTS,
             files::TESTS,
+            types::TESTS,
             views::TESTS,
             memory::TESTS,
             conformance::TESTS,

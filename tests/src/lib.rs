@@ -17,6 +17,7 @@
 //! `SLUICE_TEST_MINIO=http://host:port` and `SLUICE_TEST_LOCALSTACK=http://host:port`; see localstack/README.md.
 
 mod error;
+mod gate;
 mod kafka;
 mod process;
 mod proxy;
@@ -29,6 +30,7 @@ mod services;
 mod sluice;
 
 pub use error::Error;
+pub use gate::{Authority, Gate, Login};
 pub use kafka::{GroupOffset, Kafka, OffsetLimits, Record};
 pub use process::{announce, keep_data, setting, stop_all, unique};
 pub use proxy::{Counts, Fault, Faults, Proxy, Request};

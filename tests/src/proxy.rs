@@ -19,9 +19,10 @@ use rand::{Rng, SeedableRng};
 
 use crate::Error;
 use crate::process::free_port;
-use http::{forward, read_request, refuse, reset};
+use http::{refuse, reset};
 
 pub use http::Request;
+pub(crate) use http::{forward, read_request};
 
 mod http;
 
@@ -332,7 +333,7 @@ fn accept(state: &Arc<State>, listener: TcpListener, address: SocketAddr) {
 fn serve(state: &Arc<State>, client: &TcpStream) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client);
-    while let Some(request) = read_request(&mut reader, client)? {
+    while let Some(request) = read_request(&mut reader)? {
         let fate = state.choose(&request);
         if !treat(state, client, request, &fate)? {
             return Ok(());
@@ -408,7 +409,7 @@ mod tests {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
-                let request = read_request(&mut BufReader::new(&stream), &stream).unwrap().unwrap();
+                let request = read_request(&mut BufReader::new(&stream)).unwrap().unwrap();
                 log.lock().unwrap().push(format!("{} {}", request.method, request.header("Host").unwrap()));
                 (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
             }

@@ -1,65 +1,82 @@
-//! Reading predictions into columns: ours beside arrow-json's `Decoder`, in messages per second.
+//! Reading predictions into columns, each format beside a plain reader of the same bytes, in one thread.
+//!
+//! `cargo bench -p schema --bench decode`. The plain readers are what one would write without this crate: arrow-json's
+//! decoder into the same columns, and for the others the library's own values: `serde_json::Value`,
+//! `apache_avro::types::Value`, `prost_reflect::DynamicMessage`, which are not columns yet.
 
-use std::fmt::Write;
 use std::hint::black_box;
-use std::io::{Read, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
 use arrow::array::BinaryArray;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use model::{Config, Offset, RawBatch, RawBatchBuilder, Settings, TopicPartition};
-use schema::{CONVERTERS, JsonColumns, Part, TableSchema, Unknown, infer};
+use predictions::predictions;
+use prost_reflect::DynamicMessage;
+use schema::{CONVERTERS, JsonColumns, Part, Unknown, infer};
 
-const RECORDS: u64 = 16_384;
+mod predictions;
 
-/// Predictions as a model server publishes them, some without an age, few with a region.
-fn predictions(count: u64) -> Vec<String> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    (0..count)
-        .map(|_| {
-            let (a, b, dice) = (random(), random(), random());
-            let mut text = String::new();
-            let _ = write!(
-                text,
-                "{{\"id\": \"{:08x}-{:04x}-{:04x}-{:04x}-{:012x}\", \"model_name\": \"insurance\", \
-                 \"model_version\": \"1.2.0\", \"inputs\": {{\"age\": ",
-                a >> 32,
-                a >> 16 & 0xffff,
-                a & 0xffff,
-                b >> 48,
-                b & 0xffff_ffff_ffff
-            );
-            let _ = if dice % 20 == 0 { write!(text, "null") } else { write!(text, "{}", 18 + dice % 70) };
-            let _ = write!(text, ", \"previously_insured\": {}", dice & 1 == 0);
-            if dice % 10 == 0 {
-                text.push_str(", \"region\": \"north\"");
-            }
-            let confidence = (random() % 1_000_000) as f64 / 1e6;
-            let _ = write!(
-                text,
-                "}}, \"outputs\": {{\"will_buy_insurance\": {}, \"confidence\": {confidence}}}}}",
-                dice & 2 == 0
-            );
-            text
-        })
-        .collect()
+const RECORDS: usize = 16_384;
+
+/// A group whose rates are of these values.
+fn group<'c>(criterion: &'c mut Criterion, name: &str, values: &[Vec<u8>]) -> BenchmarkGroup<'c, WallTime> {
+    let bytes = values.iter().map(|value| value.len() as u64).sum();
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::ElementsAndBytes { elements: values.len() as u64, bytes });
+    group
 }
 
-fn decode(criterion: &mut Criterion) {
-    let records = predictions(RECORDS);
-    let texts = BinaryArray::from_iter_values(records.iter().map(String::as_bytes));
-    let lines = records.join("\n");
-    let inferred: TableSchema = infer(None, &texts).schema;
+fn raw(values: &[Vec<u8>]) -> RawBatch {
+    let mut builder = RawBatchBuilder::new(TopicPartition::new("t", 0), values.len(), 0);
+    for (row, value) in values.iter().enumerate() {
+        let offset = i64::try_from(row).ok().and_then(Offset::new).expect("a row number is an offset");
+        builder.push(offset, 0, None, Some(value), Vec::new());
+    }
+    builder.finish()
+}
 
-    let mut group = criterion.benchmark_group("predictions");
-    group.throughput(Throughput::Elements(RECORDS));
-    group.bench_function("JsonColumns", |bencher| {
+/// Decodes `values` by the converter `name` with these settings.
+fn converter(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, pairs: &[(&str, &str)], values: &[Vec<u8>]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let config: Config = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let plugin = model::find(CONVERTERS, "converter", name).expect("the converter is in the table");
+    let mut converter = (plugin.build)(&Settings::new(config), Part::Value).expect("the settings are right");
+    let raw = raw(values);
+    group.bench_function("sluice", |bencher| {
+        bencher.iter(|| {
+            let decoded = runtime.block_on(converter.decode(black_box(&raw))).expect("the registry answers");
+            assert!(decoded.rejected.is_empty());
+            decoded.batches
+        });
+    });
+}
+
+/// Reads each value into what a library has for it.
+fn plain<T>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, values: &[Vec<u8>], read: impl Fn(&[u8]) -> T) {
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            for value in black_box(values) {
+                black_box(read(value));
+            }
+        });
+    });
+}
+
+fn json_value(text: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(text).expect("predictions are JSON")
+}
+
+fn json(criterion: &mut Criterion) {
+    let records: Vec<Vec<u8>> = predictions(RECORDS as u64).into_iter().map(String::into_bytes).collect();
+    let texts = BinaryArray::from_iter_values(&records);
+    let lines = records.join(&b"\n"[..]);
+    let inferred = infer(None, &texts).schema;
+    let mut group = group(criterion, "json", &records);
+    group.bench_function("sluice", |bencher| {
         let mut columns = JsonColumns::new(&inferred, Unknown::Report);
         bencher.iter(|| {
             let read = columns.read(black_box(&texts));
@@ -69,11 +86,11 @@ fn decode(criterion: &mut Criterion) {
     });
     group.bench_function("arrow-json", |bencher| {
         let mut decoder = arrow_json::ReaderBuilder::new(inferred.arrow().clone())
-            .with_batch_size(RECORDS as usize)
+            .with_batch_size(RECORDS)
             .build_decoder()
             .expect("arrow-json knows the types of plain JSON");
         bencher.iter(|| {
-            let mut rest = black_box(lines.as_bytes());
+            let mut rest = black_box(lines.as_slice());
             while !rest.is_empty() {
                 let read = decoder.decode(rest).expect("predictions are JSON");
                 rest = &rest[read..];
@@ -84,7 +101,23 @@ fn decode(criterion: &mut Criterion) {
             decoder.flush().expect("predictions fit the schema")
         });
     });
-    group.bench_function("infer", |bencher| bencher.iter(|| infer(Some(&inferred), black_box(&texts)).changed));
+    group.bench_function("sluice infer", |bencher| bencher.iter(|| infer(Some(&inferred), black_box(&texts)).changed));
+    group.finish();
+}
+
+fn envelope(criterion: &mut Criterion) {
+    const SCHEMA: &str = r#"{"type":"struct","name":"Prediction","optional":false,"fields":[
+        {"field":"id","type":"string"},{"field":"model_name","type":"string"},{"field":"model_version","type":"string"},
+        {"field":"inputs","type":"struct","optional":true,"fields":[{"field":"age","type":"int64","optional":true},
+        {"field":"previously_insured","type":"boolean"},{"field":"region","type":"string","optional":true}]},
+        {"field":"outputs","type":"struct","fields":[{"field":"will_buy_insurance","type":"boolean"},
+        {"field":"confidence","type":"double"}]}]}"#;
+    let texts = predictions(RECORDS as u64).into_iter();
+    let records: Vec<Vec<u8>> =
+        texts.map(|text| format!("{{\"schema\":{SCHEMA},\"payload\":{text}}}").into_bytes()).collect();
+    let mut group = group(criterion, "json envelope", &records);
+    converter(&mut group, "json", &[("schemas.enable", "true")], &records);
+    plain(&mut group, "serde_json Value", &records, json_value);
     group.finish();
 }
 
@@ -106,18 +139,47 @@ fn registry(kind: &str, text: &str) -> String {
     format!("http://{address}")
 }
 
+/// Values with the id that the registry's schema has in front.
+fn framed(values: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    values.map(|value| [b"\0\0\0\0\x01", value.as_slice()].concat()).collect()
+}
+
+/// Where the datum begins.
+const ID_BYTES: usize = 5;
+
+fn avro(criterion: &mut Criterion) {
+    const SCHEMA: &str = include_str!("../../../schemas/prediction.avsc");
+    let schema = apache_avro::Schema::parse_str(SCHEMA).expect("the example is a schema");
+    let writer = GenericDatumWriter::builder(&schema).build().expect("the schema stands alone");
+    let datum = |text: String| {
+        let value = with_all_fields(json_value(text.as_bytes()));
+        let value = apache_avro::to_value(value).expect("JSON has a value");
+        let value = value.resolve(&schema).expect("predictions fit the schema");
+        writer.write_value_to_vec(value).expect("predictions fit the schema")
+    };
+    let values = framed(predictions(RECORDS as u64).into_iter().map(datum));
+    let mut group = group(criterion, "avro", &values);
+    converter(&mut group, "avro", &[("schema.registry.url", &registry("AVRO", SCHEMA))], &values);
+    let reader = GenericDatumReader::builder(&schema).build().expect("the schema stands alone");
+    plain(&mut group, "apache-avro Value", &values, |value| {
+        reader.read_value(&mut &value[ID_BYTES..]).expect("predictions fit the schema")
+    });
+    group.finish();
+}
+
+/// Avro wants fields that are null to be there.
+fn with_all_fields(mut prediction: serde_json::Value) -> serde_json::Value {
+    let inputs = prediction["inputs"].as_object_mut().expect("inputs are an object");
+    inputs.entry("region").or_insert(serde_json::Value::Null);
+    prediction
+}
+
 const PREDICTION_PROTO: &str = "syntax = \"proto3\"; message Prediction { string id = 1; string model_name = 2; \
     string model_version = 3; Inputs inputs = 4; Outputs outputs = 5; } \
     message Inputs { optional int64 age = 1; bool previously_insured = 2; string region = 3; } \
     message Outputs { bool will_buy_insurance = 1; double confidence = 2; }";
 
-const PREDICTION_JSON_SCHEMA: &str = r#"{"type":"object","properties":{"id":{"type":"string"},
-    "model_name":{"type":"string"},"model_version":{"type":"string"},
-    "inputs":{"type":"object","properties":{"age":{"type":["integer","null"]},"previously_insured":{"type":"boolean"},
-    "region":{"type":"string"}}},"outputs":{"type":"object","properties":{"will_buy_insurance":{"type":"boolean"},
-    "confidence":{"type":"number"}}}}}"#;
-
-/// The same predictions as Protobuf, behind id and message index.
+/// The same predictions as Protobuf, behind the message index.
 fn protobuf_prediction(index: u64) -> Vec<u8> {
     let mut inputs = vec![0x08, 18 + (index % 70) as u8, 0x10, (index & 1) as u8];
     if index.is_multiple_of(10) {
@@ -125,7 +187,7 @@ fn protobuf_prediction(index: u64) -> Vec<u8> {
     }
     let mut outputs = vec![0x08, 1, 0x11];
     outputs.extend((index as f64 / 1e6).to_le_bytes());
-    let mut value = vec![0, 0, 0, 0, 1, 0];
+    let mut value = vec![0];
     let id = format!("{index:036}");
     for (number, bytes) in [id.as_bytes(), b"insurance", b"1.2.0", &inputs, &outputs].into_iter().enumerate() {
         value.extend([(number as u8 + 1) << 3 | 2, bytes.len() as u8]);
@@ -134,38 +196,33 @@ fn protobuf_prediction(index: u64) -> Vec<u8> {
     value
 }
 
-fn raw(values: &[Vec<u8>]) -> RawBatch {
-    let mut builder = RawBatchBuilder::new(TopicPartition::new("t", 0), values.len(), 0);
-    for (row, value) in values.iter().enumerate() {
-        let offset = i64::try_from(row).ok().and_then(Offset::new).expect("a row number is an offset");
-        builder.push(offset, 0, None, Some(value), Vec::new());
-    }
-    builder.finish()
-}
-
-fn registered(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-    let protobuf: Vec<Vec<u8>> = (0..RECORDS).map(protobuf_prediction).collect();
-    let json = predictions(RECORDS).into_iter().map(|text| [b"\0\0\0\0\x01", text.as_bytes()].concat()).collect();
-    let mut group = criterion.benchmark_group("registered predictions");
-    group.throughput(Throughput::Elements(RECORDS));
-    for (name, kind, schema, values) in
-        [("protobuf", "PROTOBUF", PREDICTION_PROTO, protobuf), ("json_schema", "JSON", PREDICTION_JSON_SCHEMA, json)]
-    {
-        let config = Config::from([("schema.registry.url".to_owned(), registry(kind, schema))]);
-        let plugin = model::find(CONVERTERS, "converter", name).expect("the converter is in the table");
-        let mut converter = (plugin.build)(&Settings::new(config), Part::Value).expect("the settings are right");
-        let raw = raw(&values);
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let decoded = runtime.block_on(converter.decode(black_box(&raw))).expect("the registry answers");
-                assert!(decoded.rejected.is_empty());
-                decoded.batches
-            });
-        });
-    }
+fn protobuf(criterion: &mut Criterion) {
+    let values = framed((0..RECORDS as u64).map(protobuf_prediction));
+    let file = protox::file::File::from_source("prediction.proto", PREDICTION_PROTO).expect("it is a schema");
+    let mut pool = prost_reflect::DescriptorPool::new();
+    pool.add_file_descriptor_proto(file.file_descriptor_proto().clone()).expect("it stands alone");
+    let message = pool.get_message_by_name("Prediction").expect("it is in the file");
+    let mut group = group(criterion, "protobuf", &values);
+    let url = registry("PROTOBUF", PREDICTION_PROTO);
+    converter(&mut group, "protobuf", &[("schema.registry.url", &url)], &values);
+    plain(&mut group, "prost-reflect DynamicMessage", &values, |value| {
+        DynamicMessage::decode(message.clone(), &value[ID_BYTES + 1..]).expect("predictions fit the schema")
+    });
     group.finish();
 }
 
-criterion_group!(benches, decode, registered);
+fn json_schema(criterion: &mut Criterion) {
+    const SCHEMA: &str = r#"{"type":"object","properties":{"id":{"type":"string"},
+        "model_name":{"type":"string"},"model_version":{"type":"string"},
+        "inputs":{"type":"object","properties":{"age":{"type":["integer","null"]},
+        "previously_insured":{"type":"boolean"},"region":{"type":"string"}}},"outputs":{"type":"object",
+        "properties":{"will_buy_insurance":{"type":"boolean"},"confidence":{"type":"number"}}}}}"#;
+    let values = framed(predictions(RECORDS as u64).into_iter().map(String::into_bytes));
+    let mut group = group(criterion, "json schema", &values);
+    converter(&mut group, "json_schema", &[("schema.registry.url", &registry("JSON", SCHEMA))], &values);
+    plain(&mut group, "serde_json Value", &values, |value| json_value(&value[ID_BYTES..]));
+    group.finish();
+}
+
+criterion_group!(benches, json, envelope, avro, protobuf, json_schema);
 criterion_main!(benches);

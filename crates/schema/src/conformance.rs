@@ -12,7 +12,7 @@ pub async fn converter(part: Part, make: &mut dyn FnMut() -> Box<dyn Converter>)
     let raw = sample(part);
     let mut converter = make();
     let first = decode(converter.as_mut(), &raw).await;
-    check(part, &raw, &first);
+    keeps_each_row_once(part, &raw, &first);
 
     let second = decode(converter.as_mut(), &raw).await;
     assert_eq!(format!("{first:?}"), format!("{second:?}"), "a converter keeps nothing of the records before");
@@ -24,7 +24,7 @@ pub async fn converter(part: Part, make: &mut dyn FnMut() -> Box<dyn Converter>)
     for row in 0..raw.len() {
         let one = raw.slice(row, 1);
         let alone = decode(fresh.as_mut(), &one).await;
-        check(part, &one, &alone);
+        keeps_each_row_once(part, &one, &alone);
         let rejected = first.rejected.iter().find(|rejected| rejected.row == row).map(|rejected| &rejected.reason);
         assert_eq!(alone.rejected.first().map(|rejected| &rejected.reason), rejected, "row {row} is judged for itself");
     }
@@ -34,7 +34,9 @@ async fn decode(converter: &mut dyn Converter, raw: &RawBatch) -> Decoded {
     converter.decode(raw).await.expect("no registry and no given schema can be at fault")
 }
 
-fn check(part: Part, raw: &RawBatch, decoded: &Decoded) {
+/// Panics if `decoded` is not what a converter may make of `raw`: each row is in a batch or rejected by name, in order, and
+/// nulls stay null.
+pub fn keeps_each_row_once(part: Part, raw: &RawBatch, decoded: &Decoded) {
     let texts = part.column(raw);
     let mut offsets = Vec::new();
     for batch in &decoded.batches {

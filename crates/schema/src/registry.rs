@@ -196,7 +196,7 @@ impl Registry {
             WireId::Guid(_) => client.get(&["schemas", "guids", &shown], &[]).await.map_err(|failure| match failure {
                 Failure::Missing(why) => unknown(why),
                 Failure::Unavailable(why) => Lookup::Unavailable(why),
-                Failure::Config(why) => Lookup::Config(why),
+                Failure::Untrusted(why) | Failure::Config(why) => Lookup::Config(why),
             }),
             WireId::Id(_) => {
                 let path = ["schemas", "ids", &shown];
@@ -328,7 +328,7 @@ fn id_name(id: WireId) -> String {
 /// What is missing beside the schema itself is no fault of the record.
 fn lookup(failure: Failure) -> Lookup {
     match failure {
-        Failure::Missing(why) | Failure::Config(why) => Lookup::Config(why),
+        Failure::Missing(why) | Failure::Untrusted(why) | Failure::Config(why) => Lookup::Config(why),
         Failure::Unavailable(why) => Lookup::Unavailable(why),
     }
 }

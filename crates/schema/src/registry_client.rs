@@ -1,11 +1,13 @@
 //! Requests to a schema registry: addresses with failover, logins, TLS, proxy, retries.
 
 use std::error::Error as _;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::{Invalid, Key, Secret, Settings};
 use reqwest::{Certificate, Client, Identity, Proxy, RequestBuilder, StatusCode, Url};
+use rustls::AlertDescription;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, sleep};
@@ -24,6 +26,8 @@ pub(crate) enum Failure {
     Missing(String),
     /// It does not answer, or cannot for now.
     Unavailable(String),
+    /// A certificate is to blame, its own or ours: as if it did not answer, but nobody mends that by waiting.
+    Untrusted(String),
     /// It refuses, or cannot be asked like this.
     Config(String),
 }
@@ -141,11 +145,15 @@ impl RegistryClient {
     /// Asks each address once, beginning with the one that answered last.
     async fn get_from_any(&self, client: &Client, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
         let first = self.current.load(Ordering::Relaxed);
-        let mut silent = Vec::new();
+        let (mut silent, mut all_untrusted) = (Vec::new(), true);
         for index in (0..self.urls.len()).map(|turn| (first + turn) % self.urls.len()) {
             let base = &self.urls[index];
             match self.get_from(client, base, path, query).await {
-                Err(Failure::Unavailable(why)) => silent.push(format!("{}: {why}", shown(base))),
+                Err(Failure::Unavailable(why)) => {
+                    all_untrusted = false;
+                    silent.push(format!("{}: {why}", shown(base)));
+                }
+                Err(Failure::Untrusted(why)) => silent.push(format!("{}: {why}", shown(base))),
                 Err(Failure::Config(why)) => {
                     return Err(Failure::Config(format!("schema registry {}: {why}", shown(base))));
                 }
@@ -155,7 +163,14 @@ impl RegistryClient {
                 }
             }
         }
-        Err(Failure::Unavailable(format!("the schema registry does not answer: {}", silent.join("; "))))
+        let silent = silent.join("; ");
+        Err(match all_untrusted {
+            true => Failure::Untrusted(format!(
+                "a certificate is refused, see schema.registry.ssl.truststore.location and keystore.location: schema registry \
+                 {silent}"
+            )),
+            false => Failure::Unavailable(format!("the schema registry does not answer: {silent}")),
+        })
     }
 
     async fn get_from(
@@ -258,6 +273,7 @@ impl Issuer {
         if !status.is_success() {
             return Err(match refusal(status, &body) {
                 Failure::Unavailable(why) => Failure::Unavailable(format!("token issuer {}: {why}", shown(&self.url))),
+                Failure::Untrusted(why) => Failure::Untrusted(format!("token issuer {}: {why}", shown(&self.url))),
                 Failure::Missing(why) | Failure::Config(why) => {
                     Failure::Config(format!("token issuer {}: {why}", shown(&self.url)))
                 }
@@ -275,13 +291,40 @@ impl Issuer {
 
 async fn send(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Failure> {
     let failed = |error: reqwest::Error| {
-        let builder = error.is_builder();
+        let (builder, untrusted) = (error.is_builder(), blames_certificate(&error));
         let why = chain(error);
-        if builder { Failure::Config(why) } else { Failure::Unavailable(why) }
+        match (builder, untrusted) {
+            (true, _) => Failure::Config(why),
+            (false, true) => Failure::Untrusted(why),
+            (false, false) => Failure::Unavailable(why),
+        }
     };
     let response = request.send().await.map_err(failed)?;
     let status = response.status();
     Ok((status, response.bytes().await.map_err(failed)?.to_vec()))
+}
+
+/// Whether TLS failed on a certificate: one that we do not trust, or ours, or that we have none.
+fn blames_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        return io.get_ref().is_some_and(|inner| blames_certificate(inner));
+    }
+    match error.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => true,
+        Some(rustls::Error::AlertReceived(alert)) => matches!(
+            alert,
+            AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::CertificateRequired
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied
+        ),
+        Some(_) => false,
+        None => error.source().is_some_and(blames_certificate),
+    }
 }
 
 /// What an answer that is no success means.

@@ -29,7 +29,8 @@ pub(crate) fn parse_json(text: &str) -> Result<(String, Config), String> {
     Ok((name, config))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Config, String> {
+/// The flat map that a text says, in the language that the file's name tells.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, String> {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     let value: Value = match extension.as_deref() {
         Some("properties") => return properties(text),

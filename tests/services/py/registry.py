@@ -109,6 +109,15 @@ def produce_every_avro(bootstrap, registry, topic, start, end):
     return [every_expected(n) for n in range(start, end)]
 
 
+def produce_every_avro_anew(bootstrap, registry, topic, start, end):
+    """The same records under a second schema, which has one symbol more."""
+    schema = json.loads(json.dumps(EVERY_TYPE).replace('["RED", "GREEN"]', '["RED", "GREEN", "BLUE"]'))
+    serialize = avro(connect_registry(registry), schema)
+    context = SerializationContext(topic, MessageField.VALUE)
+    produce_values(bootstrap, topic, serialized(serialize, context, [every_record(n) for n in range(start, end)]))
+    return [every_expected(n) for n in range(start, end)]
+
+
 def produce_json_schema(bootstrap, registry, topic, text, records):
     from confluent_kafka.schema_registry.json_schema import JSONSerializer
 

@@ -39,14 +39,14 @@ impl Request {
 }
 
 /// What the store said.
-pub(super) struct Answer {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) bytes: Vec<u8>,
     /// Whether the client can tell where it ends.
-    pub(super) has_end: bool,
+    pub(crate) has_end: bool,
 }
 
 /// Sends a request to the store and reads the answer to its end.
-pub(super) fn forward(store: &SocketAddr, request: &Request) -> io::Result<Answer> {
+pub(crate) fn forward(store: &SocketAddr, request: &Request) -> io::Result<Answer> {
     let mut store = TcpStream::connect_timeout(store, STORE_LIMIT)?;
     store.set_read_timeout(Some(STORE_LIMIT))?;
     store.write_all(&without(&request.head, &["connection", "expect"], "Connection: close\r\n"))?;
@@ -84,7 +84,7 @@ fn without(head: &[u8], names: &[&str], added: &str) -> Vec<u8> {
 }
 
 /// None when the client has closed the connection.
-pub(super) fn read_request(reader: &mut BufReader<&TcpStream>, client: &TcpStream) -> io::Result<Option<Request>> {
+pub(crate) fn read_request<S: Read + Write>(reader: &mut BufReader<S>) -> io::Result<Option<Request>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if reader.read_until(b'\n', &mut head)? == 0 {
@@ -100,7 +100,7 @@ pub(super) fn read_request(reader: &mut BufReader<&TcpStream>, client: &TcpStrea
         return Err(io::ErrorKind::Unsupported.into());
     }
     if request.header("expect").is_some() {
-        (&mut &*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     request.body.resize(length, 0);
     reader.read_exact(&mut request.body)?;
