@@ -6,6 +6,8 @@ use tests::unique;
 /// One connector.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
+    /// Topic of its dead letters; the others leave bad records out.
+    pub(crate) dead: Option<String>,
     /// Also the directory of its objects, and the end of its group's name.
     pub(crate) name: String,
     config: Value,
@@ -44,9 +46,21 @@ pub(crate) fn all(topic: &str, bucket: &str, store: &str) -> Vec<Connector> {
             let name = unique(stem);
             let mut config = base(&name, topic, bucket, store);
             config.extend(changes.into_iter().filter_map(Value::as_object).flatten().map(owned));
-            Connector { name, config: Value::Object(config) }
+            let dead = (stem == "sticky").then(|| unique("dead"));
+            if let Some(dead) = &dead {
+                config.extend(letters(dead).as_object().into_iter().flatten().map(owned));
+            }
+            Connector { dead, name, config: Value::Object(config) }
         })
         .collect()
+}
+
+fn letters(topic: &str) -> Value {
+    json!({
+        "errors.deadletterqueue.topic.name": topic,
+        "errors.deadletterqueue.topic.replication.factor": "1",
+        "errors.deadletterqueue.context.headers.enable": "true",
+    })
 }
 
 fn owned((key, value): (&String, &Value)) -> (String, Value) {
@@ -82,6 +96,7 @@ fn base(name: &str, topic: &str, bucket: &str, store: &str) -> Map<String, Value
         "key.converter": "org.apache.kafka.connect.storage.StringConverter",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",
         "value.converter.schemas.enable": "false",
+        "errors.tolerance": "all",
         "tasks.max": "1",
         "consumer.override.auto.offset.reset": "earliest",
     });

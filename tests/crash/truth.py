@@ -1,4 +1,5 @@
 # What the crash ring produces, and how it counts what became of it.
+import bisect
 import collections
 import concurrent.futures
 import io
@@ -14,7 +15,13 @@ NAME = re.compile(r"^(?P<directory>[^/]+)/(?P<topic>[^/]+)/hour=\d\d/at=\d\d-\d\
                   r"(?P=topic)\+(?P<partition>\d+)\+(?P<offset>\d{10})\.snappy\.parquet$")
 # A schema's version, and what the start-up probe of the store leaves.
 OURS = re.compile(r"^[^/]+/([^/]+/_sluice/(schema-\d{10}(-[0-9a-f]+)?|topic-[\w-]+)\.json|_sluice/probe)$")
+# How many of the records are bad.
+BAD = 0.02
 MARKS = ("sluice.nonce", "sluice.start", "sluice.end", "sluice.rows", "sluice.topic", "sluice.partition")
+
+
+def bad_value(partition, number):
+    return f'{{"p": {partition}, "n": {number}, oops'
 
 
 def produce(bootstrap, topic, partitions, rate, burst_every_s, burst_records, burst_bytes, seed, stop):
@@ -33,11 +40,13 @@ def produce(bootstrap, topic, partitions, rate, burst_every_s, burst_records, bu
     def send(partition, padding):
         number = numbers[partition]
         numbers[partition] += 1
-        value = json.dumps({"p": partition, "n": number, "padding": padding})
+        # Some are bad: they are no row of anybody, and say so in their key.
+        is_bad = padding is None and chance.random() < BAD
+        value = bad_value(partition, number) if is_bad else json.dumps({"p": partition, "n": number, "padding": padding})
+        key = f"{partition}:{number}" + (":bad" if is_bad else "")
         while True:
             try:
-                producer.produce(topic, key=f"{partition}:{number}", value=value, partition=partition,
-                                 on_delivery=delivered)
+                producer.produce(topic, key=key, value=value, partition=partition, on_delivery=delivered)
                 return
             except BufferError:
                 producer.poll(0.5)
@@ -62,14 +71,38 @@ def produce(bootstrap, topic, partitions, rate, burst_every_s, burst_records, bu
 
 
 def log(bootstrap, topic, partitions):
-    """The numbers that each partition holds, by offset."""
+    """The numbers that each partition holds, by offset: those of good records, and those of bad ones."""
+    good, bad = [{} for _ in range(partitions)], [{} for _ in range(partitions)]
+    for message in messages(bootstrap, topic, partitions):
+        partition, number = map(int, message.key().split(b":")[:2])
+        if partition != message.partition():
+            raise RuntimeError(f"{message.key()} is in partition {message.partition()}")
+        (bad if message.key().endswith(b":bad") else good)[partition][message.offset()] = number
+    return good, bad
+
+
+def letters(bootstrap, topic):
+    """How often each bad record is in the dead letter topic, and what is there that should not be."""
+    found, strange = collections.Counter(), []
+    for message in messages(bootstrap, topic, 1):
+        told = {name: value for name, value in message.headers() or []}
+        place = tuple(int(told.get(f"__connect.errors.{name}", b"-1")) for name in ("partition", "offset"))
+        partition, number = map(int, message.key().split(b":")[:2])
+        if partition != place[0] or message.value() != bad_value(partition, number).encode():
+            strange.append(f"{message.key()} of {place}: {message.value()[:100]}")
+        found[place] += 1
+    return found, strange
+
+
+def messages(bootstrap, topic, partitions):
+    """Everything in a topic."""
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "truth", "enable.auto.commit": False,
                          "auto.offset.reset": "earliest", "isolation.level": "read_committed"})
     all_partitions = [TopicPartition(topic, number, 0) for number in range(partitions)]
     ends = [consumer.get_watermark_offsets(partition, timeout=60)[1] for partition in all_partitions]
-    numbers, limit = [{} for _ in range(partitions)], time.monotonic() + 300
+    limit = time.monotonic() + 300
     consumer.assign(all_partitions)
     left = {number for number, end in enumerate(ends) if end}
     while left:
@@ -80,23 +113,26 @@ def log(bootstrap, topic, partitions):
             continue
         if message.error():
             raise RuntimeError(str(message.error()))
-        partition, number = map(int, message.key().split(b":"))
-        if partition != message.partition():
-            raise RuntimeError(f"{message.key()} is in partition {message.partition()}")
-        numbers[partition][message.offset()] = number
-        if message.offset() + 1 >= ends[partition]:
-            left.discard(partition)
+        yield message
+        if message.offset() + 1 >= ends[message.partition()]:
+            left.discard(message.partition())
     consumer.close()
-    return numbers
 
 
-def verdict(bootstrap, topic, partitions, store, bucket, committed):
+def verdict(bootstrap, topic, partitions, store, bucket, committed, dead):
     """Reads all objects and counts each record of the log; see Verdict in verdict.rs. `committed` has the offsets that
-    the group of each connector committed, by the connector's name and the partition's number."""
-    numbers = log(bootstrap, topic, partitions)
+    the group of each connector committed, by the connector's name and the partition's number; `dead` is the dead letter
+    topic of one of them."""
+    numbers, bad = log(bootstrap, topic, partitions)
     client = connect(store)
     listed = keys_and_sizes(client, bucket, "")
-    result = {"logged": sum(map(len, numbers)), "strange": [], "connectors": {}}
+    found, strange = letters(bootstrap, dead)
+    all_bad = {(partition, offset) for partition, held in enumerate(bad) for offset in held}
+    strange += [f"a letter of {place}, which is not bad" for place in found.keys() - all_bad]
+    missing = sorted(all_bad - found.keys())
+    result = {"logged": sum(map(len, numbers)), "strange": strange[:20], "connectors": {},
+              "bad": len(all_bad), "letters": sum(found.values()), "without_letter": len(missing),
+              "without_letter_examples": [f"p{partition} at {offset}" for partition, offset in missing[:10]]}
     files = collections.defaultdict(list)
     for key, size in listed:
         match = NAME.match(key)
@@ -128,20 +164,27 @@ def contents(store, bucket, key):
 
 
 def count(numbers, read, committed):
+    good = [sorted(held) for held in numbers]
     seen, broken, rows_read, size_read, multipart, files = collections.defaultdict(list), [], 0, 0, 0, 0
     for (key, size, partition, offset), rows, footer, metadata, etag in read:
         files, rows_read, size_read = files + 1, rows_read + len(rows), size_read + size
         multipart += "-" in etag
         for row in rows:
             seen[row].append(key)
-        # Every record goes to one path of its cut, so a file holds what the log holds from its offset on.
-        expected = [(partition, numbers[partition].get(offset + at)) for at in range(len(rows))]
+        # Every good record goes to one path of its cut, so a file holds what the log holds of them from its offset on.
+        ahead = good[partition]
+        first = bisect.bisect_left(ahead, offset)
+        span = ahead[first:first + len(rows)]
+        expected = [(partition, numbers[partition][at]) for at in span]
+        # Bad records may follow the last row before the cut ends.
+        behind = ahead[first + len(rows)] if first + len(rows) < len(ahead) else None
         if rows != expected:
             broken.append(f"{key}: rows {rows[:3]}.. are not those of the log, {expected[:3]}..")
         unmarked = [mark for mark in MARKS if mark not in footer]
         if unmarked:
             broken.append(f"{key}: no {unmarked} in its footer")
-        elif (int(footer["sluice.start"]), int(footer["sluice.end"])) != (offset, offset + len(rows)):
+        elif int(footer["sluice.start"]) != offset or not span or int(footer["sluice.end"]) <= span[-1] or (
+                behind is not None and int(footer["sluice.end"]) > behind):
             broken.append(f"{key}: {len(rows)} rows, footer says {footer['sluice.start']} to {footer['sluice.end']}")
         if "sluice.nonce" in footer and footer["sluice.nonce"] not in metadata.values():
             broken.append(f"{key}: the object's metadata has not the nonce of its footer: {metadata}")

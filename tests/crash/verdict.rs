@@ -19,10 +19,17 @@ const LIMIT: Duration = Duration::from_secs(800);
 /// The log and the bucket, compared.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Verdict {
-    /// Records of the topic.
+    /// Good records of the topic.
     pub(crate) logged: u64,
-    /// Keys of objects that no connector should have written.
+    /// Keys of objects that no connector should have written, and dead letters that should not be.
     pub(crate) strange: Vec<String>,
+    /// Bad records of the topic.
+    bad: u64,
+    /// Dead letters, some records of which were read again.
+    letters: u64,
+    /// Bad records without one.
+    without_letter: u64,
+    without_letter_examples: Vec<String>,
     /// By connector.
     pub(crate) connectors: BTreeMap<String, Count>,
 }
@@ -66,13 +73,18 @@ impl Verdict {
         let request = json!({
             "bootstrap": kafka.bootstrap(), "topic": topic, "partitions": partitions,
             "store": about(store), "bucket": bucket, "committed": committed,
+            "dead": connectors.iter().find_map(|connector| connector.dead.as_ref()),
         });
         Services::readers()?.begin(SCRIPT, "verdict", &request, LIMIT)?.finish()
     }
 
     /// What is wrong, in words.
     pub(crate) fn faults(&self) -> Vec<String> {
-        let mut faults: Vec<String> = self.strange.iter().map(|key| format!("a strange object: {key}")).collect();
+        let mut faults: Vec<String> = self.strange.iter().map(|what| format!("strange: {what}")).collect();
+        if self.without_letter > 0 {
+            let examples = self.without_letter_examples.join(", ");
+            faults.push(format!("{} of {} bad records have no letter: {examples}", self.without_letter, self.bad));
+        }
         for (name, count) in &self.connectors {
             if count.duplicates + count.losses > 0 || count.records != self.logged {
                 faults.push(format!(
@@ -93,7 +105,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} records in the log", self.logged)?;
+        write!(f, "{} records in the log, {} bad ones in {} letters", self.logged, self.bad, self.letters)?;
         for (name, count) in &self.connectors {
             write!(
                 f,

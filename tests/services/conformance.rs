@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{Array, BinaryArray};
 use async_trait::async_trait;
 use model::{Config, Settings, TopicPartition};
 use source::conformance::World;
-use source::{KafkaSource, Recovery, Source, SourceConfig, Subscription};
+use source::conformance::letters::{LetterWorld, letter};
+use source::{
+    DeadLetters, Event, KafkaDeadLetters, KafkaSource, Letter, LetterConfig, Recovery, Source, SourceConfig,
+    Subscription,
+};
 use tests::ring::{Outcome, Test, block_on};
 use tests::{Kafka, Need, Record, S3, Services, unique};
 use writer::{Environment, ObjectCommitter, OnExisting, Store};
@@ -24,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
         run: || source_conforms("sticky", STICKY),
     },
     Test { name: "kafka_source_conforms_when_eager", needs: &[Need::Kafka], run: || source_conforms("range", RANGE) },
+    Test { name: "dead_letters_conform", needs: &[Need::Kafka], run: letters_conform },
     Test {
         name: "store_and_committer_conform_on_minio",
         needs: &[Need::Minio],
@@ -85,6 +91,56 @@ fn source_conforms(stem: &str, properties: &'static [(&'static str, &'static str
     let mut broker = Broker { kafka: Services::kafka()?, properties };
     let prefix = unique(stem);
     block_on(async { source::conformance::all(&mut broker, &prefix).await });
+    Ok(())
+}
+
+/// A topic that is made by its first writer, and read through our own consumer.
+struct LetterTopic {
+    broker: Broker,
+    topic: String,
+}
+
+#[async_trait]
+impl LetterWorld for LetterTopic {
+    async fn open(&mut self) -> Box<dyn DeadLetters> {
+        let bootstrap = self.broker.kafka.bootstrap().to_owned();
+        let client = BTreeMap::from([("bootstrap.servers".to_owned(), bootstrap)]);
+        let config =
+            LetterConfig { topic: self.topic.clone(), replication_factor: 1, producer: client.clone(), admin: client };
+        Box::new(KafkaDeadLetters::open(&config).await.unwrap())
+    }
+
+    async fn read(&mut self, count: usize) -> Vec<Letter> {
+        let client = self.broker.client(&unique("letters"));
+        let mut config = SourceConfig::new(client, Subscription::Topics(vec![self.topic.clone()]));
+        config.with_headers = true;
+        let source = KafkaSource::new(config).unwrap();
+        let mut letters = Vec::new();
+        while letters.len() < count {
+            match source.next(true).await {
+                Event::Batch(raw) => letters.extend((0..raw.len()).map(|row| {
+                    let bytes = |column: &BinaryArray| column.is_valid(row).then(|| column.value(row).to_vec());
+                    Letter {
+                        key: bytes(&raw.keys),
+                        value: bytes(&raw.values),
+                        timestamp_ms: raw.timestamps_ms[row],
+                        headers: raw.headers.as_ref().map_or(Vec::new(), |all| all[row].clone()),
+                        ..letter(0, None, None)
+                    }
+                })),
+                Event::Failed(error) => panic!("{error}"),
+                Event::Assigned(_) | Event::Revoked { .. } | Event::Position { .. } => {}
+            }
+        }
+        source.close().await;
+        letters
+    }
+}
+
+fn letters_conform() -> Outcome {
+    let broker = Broker { kafka: Services::kafka()?, properties: STICKY };
+    let mut topic = LetterTopic { broker, topic: unique("dead") };
+    block_on(async { source::conformance::letters::all(&mut topic).await });
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod bad_input;
 mod conformance;
+mod dead_letters;
 mod files;
 mod frontier;
 mod groups;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             frontier::TESTS,
             recovery::TESTS,
             registry::TESTS,
+            dead_letters::TESTS,
             registry_access::TESTS,
             store_faults::TESTS,
             store_features::TESTS,

@@ -31,6 +31,8 @@ pub(crate) enum Bend {
     NoLease,
     /// If-None-Match: every PUT overwrites.
     NoCondition,
+    /// The wait for dead letters: each is acknowledged before it is written.
+    NoLetterAwaited,
     /// The HEAD before an upload is completed: it says that nothing is there.
     NoHead,
 }

@@ -23,6 +23,7 @@ mod bends;
 mod evolution;
 mod groups;
 mod lanes;
+mod letters;
 mod model;
 mod oracle;
 mod people;

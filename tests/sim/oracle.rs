@@ -29,6 +29,12 @@ pub(crate) enum Oracle {
     Deleted,
     /// Memory in use stays below the budget and is given back.
     Memory,
+    /// Nothing that covers a bad record is planned or committed before its dead letter is acknowledged.
+    LetterPassed,
+    /// In the end every bad record has a dead letter.
+    LetterLost,
+    /// A replay sends no letter of its records again: they were acknowledged before their plan was made.
+    LetterReplayed,
     /// After the faults the lag reaches 0, and no plan stays behind.
     Lag,
     /// Only what a person must see stops a task.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::{Fingerprint, Settings};
-use pipeline::{Recipe, StoreRecovery, Tolerance, TopicSchemas};
+use pipeline::{ErrorRules, Recipe, StoreRecovery, Tolerance, TopicSchemas};
 use schema::{CONVERTERS, Part};
 use source::Recovery;
 use writer::newest::Labels;
@@ -77,7 +77,7 @@ pub(crate) fn recipe(
         }),
         rotation: Rotation::new(&settings).expect("the keys are right"),
         null_values: NullValues::new(&settings).expect("the keys are right"),
-        tolerance,
+        errors: ErrorRules { context_headers: true, ..ErrorRules::of(tolerance) },
         kafka_columns: KafkaColumns::new(&settings).expect("the keys are right"),
         files: FileContext {
             store: store.clone(),

@@ -119,6 +119,7 @@ impl Source for Tapped {
                         self.world.count(Action::LaneRecovered);
                     }
                 }
+                self.world.truth().assigned(&self.name, assigned);
                 let shown: Vec<String> = assigned
                     .iter()
                     .map(|one| {
@@ -146,7 +147,7 @@ impl Source for Tapped {
         self.world.about_to_commit(&self.name, &commits);
         let _under = Under::way(&self.commits);
         let answer = match self.bend {
-            Bend::Not | Bend::NoCondition | Bend::NoHead => self.source.commit(commits).await,
+            Bend::Not | Bend::NoCondition | Bend::NoHead | Bend::NoLetterAwaited => self.source.commit(commits).await,
             Bend::NoPlans => {
                 let without = commits.into_iter().map(|one| Commit { metadata: String::new(), ..one });
                 self.source.commit(without.collect()).await

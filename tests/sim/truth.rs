@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use model::{OffsetRange, Plan};
 use serde_json::Value;
-use source::Commit;
+use source::{Assigned, Commit};
 use tokio::time::Instant;
 
 use crate::actions::{Action, Tally};
@@ -59,6 +59,11 @@ pub(crate) struct Truth {
     committed: BTreeMap<i32, i64>,
     /// Nonces of the plans that the group holds, by lane.
     pub(crate) pending: BTreeMap<i32, String>,
+    /// Bad records whose dead letters were sent, and acknowledged.
+    letters_sent: BTreeSet<(i32, i64)>,
+    letters_acknowledged: BTreeSet<(i32, i64)>,
+    /// What each process replays, by its name and lane.
+    replays: BTreeMap<(String, i32), OffsetRange>,
     /// A member that owns nothing any more had to read what retention took.
     pub(crate) has_stale_reader: bool,
     /// Processes that die when the next object of theirs appears, or is on its way.
@@ -87,6 +92,9 @@ impl Truth {
             plans: BTreeMap::new(),
             committed: BTreeMap::new(),
             pending: BTreeMap::new(),
+            letters_sent: BTreeSet::new(),
+            letters_acknowledged: BTreeSet::new(),
+            replays: BTreeMap::new(),
             has_stale_reader: false,
             doomed: BTreeMap::new(),
             dead: BTreeSet::new(),
@@ -180,6 +188,11 @@ impl Truth {
             };
             let shown = plan.as_ref().map(|(range, plan)| format!(" plan {range} files={} {}", plan.files, plan.nonce));
             self.note(&format!("{who} commits p{lane}={offset}{}", shown.unwrap_or_default()));
+            let end = plan.as_ref().map_or(offset, |(range, _)| range.end().get());
+            if let Some(at) = self.not_reported_before(lane, end) {
+                let what = format!("{who} commits p{lane}={offset} up to {end}, but no letter of {at} is acknowledged");
+                self.accuse(Oracle::LetterPassed, what);
+            }
             if let Some((range, plan)) = plan {
                 self.plans.insert(plan.nonce.to_string(), (lane, range, plan));
             }
@@ -188,6 +201,50 @@ impl Truth {
                 self.accuse(Oracle::CommittedUnseen, what);
             }
         }
+    }
+
+    /// A process is given lanes, some with a plan to replay.
+    pub(crate) fn assigned(&mut self, who: &str, assigned: &[Assigned]) {
+        for one in assigned {
+            let key = (who.to_owned(), number(&one.topic_partition));
+            match Plan::from_metadata(one.start, &one.metadata) {
+                Ok(Some((range, _))) => drop(self.replays.insert(key, range)),
+                Ok(None) | Err(_) => drop(self.replays.remove(&key)),
+            }
+        }
+    }
+
+    /// A process is about to write letters of these records.
+    pub(crate) fn letters_sent(&mut self, who: &str, places: &[(i32, i64)]) {
+        self.note(&format!("{who} sends letters of {places:?}"));
+        for place in places {
+            let replayed = self
+                .replays
+                .get(&(who.to_owned(), place.0))
+                .filter(|range| (range.start().get()..range.end().get()).contains(&place.1));
+            if let Some(range) = replayed {
+                let what = format!("{who} sends a letter of {place:?} while it replays {range}");
+                self.accuse(Oracle::LetterReplayed, what);
+            }
+            if !self.letters_sent.insert(*place) {
+                self.count(Action::LetterAgain);
+            }
+        }
+    }
+
+    /// The letters of these records are written, and their sender knows it.
+    pub(crate) fn letters_acknowledged(&mut self, who: &str, places: &[(i32, i64)]) {
+        self.note(&format!("{who} knows that letters of {places:?} are written"));
+        self.letters_acknowledged.extend(places);
+    }
+
+    fn is_unreported(&self, place: &(i32, i64), record: &Record) -> bool {
+        record.value.is_none() && !self.letters_acknowledged.contains(place) && !self.excused.contains(place)
+    }
+
+    fn not_reported_before(&self, lane: i32, end: i64) -> Option<i64> {
+        let mut records = self.records.range((lane, 0)..(lane, end));
+        records.find(|(place, record)| self.is_unreported(place, record)).map(|((_, offset), _)| *offset)
     }
 
     fn is_missing(&self, place: &(i32, i64), record: &Record) -> bool {
@@ -268,6 +325,9 @@ impl Truth {
         if whole {
             let lost = self.records.iter().filter(|(place, record)| self.is_missing(place, record));
             wrong.extend(lost.take(3).map(|(place, _)| Wrong::new(Oracle::Loss, format!("record {place:?} is lost"))));
+            let silent = self.records.iter().filter(|(place, record)| self.is_unreported(place, record));
+            let lost = |(place, _)| Wrong::new(Oracle::LetterLost, format!("no letter of {place:?} is written"));
+            wrong.extend(silent.take(3).map(lost));
         }
         for object in self.objects.values() {
             wrong.extend(self.judge_object(object).into_iter().map(|what| Wrong::new(Oracle::Content, what)));

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use source::{Commit, CommitFate};
+use source::{Commit, CommitFate, Letter, LetterFate};
 use writer::{Fate, Request};
 
 use crate::actions::REQUESTS;
 
 type StoreOrders = Box<dyn FnMut(Request, &str) -> Fate + Send>;
+type LetterOrders = Box<dyn FnMut(&[Letter]) -> LetterFate + Send>;
 type CommitOrders = Box<dyn FnMut(&[Commit]) -> CommitFate + Send>;
 
 /// The one who decides about requests. Fine weather until somebody says otherwise.
@@ -23,12 +24,22 @@ struct State {
     storm: Option<(f64, f64)>,
     store_orders: Option<StoreOrders>,
     commit_orders: Option<CommitOrders>,
+    letter_orders: Option<LetterOrders>,
+    /// Letters have a chance of their own, so that worlds without bad records stay what they are.
+    letter_rng: StdRng,
 }
 
 impl Weather {
     pub(crate) fn new(seed: u64) -> Weather {
-        let rng = StdRng::seed_from_u64(seed);
-        Weather(Arc::new(Mutex::new(State { rng, storm: None, store_orders: None, commit_orders: None })))
+        let (rng, letter_rng) = (StdRng::seed_from_u64(seed), StdRng::seed_from_u64(!seed));
+        Weather(Arc::new(Mutex::new(State {
+            rng,
+            storm: None,
+            store_orders: None,
+            commit_orders: None,
+            letter_orders: None,
+            letter_rng,
+        })))
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -50,9 +61,16 @@ impl Weather {
         self.with(|state| state.commit_orders = Some(Box::new(orders)));
     }
 
+    /// Somebody who decides about each attempt to write dead letters, instead of chance.
+    pub(crate) fn order_letters(&self, orders: impl FnMut(&[Letter]) -> LetterFate + Send + 'static) {
+        self.with(|state| state.letter_orders = Some(Box::new(orders)));
+    }
+
     /// No more orders and no more storm.
     pub(crate) fn clear(&self) {
-        self.with(|state| (state.storm, state.store_orders, state.commit_orders) = (None, None, None));
+        self.with(|state| {
+            (state.storm, state.store_orders, state.commit_orders, state.letter_orders) = (None, None, None, None);
+        });
     }
 
     /// A number below `bound`.
@@ -70,12 +88,30 @@ impl Weather {
         })
     }
 
+    pub(crate) fn of_letters(&self, letters: &[Letter]) -> LetterFate {
+        self.with(|state| match (&mut state.letter_orders, state.storm) {
+            (Some(orders), _) => orders(letters),
+            (None, Some((store, commits))) if state.letter_rng.random_bool((2.0 * (store + commits)).min(0.8)) => {
+                letter_fate(&mut state.letter_rng)
+            }
+            (None, _) => LetterFate::Acknowledge,
+        })
+    }
+
     pub(crate) fn of_commit(&self, commits: &[Commit]) -> CommitFate {
         self.with(|state| match (&mut state.commit_orders, state.storm) {
             (Some(orders), _) => orders(commits),
             (None, Some((_, likelihood))) if state.rng.random_bool(likelihood) => commit_fate(&mut state.rng),
             (None, _) => CommitFate::Apply,
         })
+    }
+}
+
+fn letter_fate(rng: &mut StdRng) -> LetterFate {
+    match rng.random_range(0..3) {
+        0 => LetterFate::AcknowledgeLate(millis(rng, 3_000)),
+        1 => LetterFate::WriteLate(millis(rng, 5_000)),
+        _ => LetterFate::Lose(millis(rng, 3_000)),
     }
 }
 

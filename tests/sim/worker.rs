@@ -14,6 +14,7 @@ use writer::{ObjectCommitter, OnExisting};
 
 use crate::actions::Action;
 use crate::lanes::lane;
+use crate::letters::TappedLetters;
 use crate::oracle::Oracle;
 use crate::recipe::{Pairs, recipe, recovery, settings};
 use crate::taps::Tapped;
@@ -125,7 +126,14 @@ impl Worker {
             commits: commits.clone(),
             held_back: Arc::default(),
         };
+        let letters = TappedLetters {
+            topic: world.letters().clone(),
+            world: world.clone(),
+            name: name.to_owned(),
+            bend: make.bend,
+        };
         let task = Task {
+            dead_letters: Some(Arc::new(letters)),
             source: Arc::new(tapped),
             recipe: Arc::new(recipe),
             committer: Arc::new(ObjectCommitter::new(store, on_existing)),

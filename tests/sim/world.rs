@@ -9,7 +9,7 @@ use model::Offset;
 use object_store::ObjectStore;
 use pipeline::{Budget, Clock};
 use serde_json::{Value, json};
-use source::{Commit, CommitFate, MemoryLog, Protocol, Subscription};
+use source::{Commit, CommitFate, LetterFate, MemoryDeadLetters, MemoryLog, Protocol, Subscription};
 use tokio::time::{Instant, sleep};
 use writer::{Abilities, Fate, FaultyStore, FileLimits, Request, RetryRules, Store};
 
@@ -105,6 +105,7 @@ pub(crate) struct World(Arc<Inner>);
 struct Inner {
     make: Make,
     log: MemoryLog,
+    letters: MemoryDeadLetters,
     weather: Weather,
     objects: FaultyStore,
     truth: Arc<Mutex<Truth>>,
@@ -159,6 +160,22 @@ impl World {
             }
             fate
         });
+        let letters = MemoryDeadLetters::default();
+        let (fates, noted) = (weather.clone(), truth.clone());
+        letters.set_fates(move |letters| {
+            let fate = fates.of_letters(letters);
+            let action = match fate {
+                LetterFate::Acknowledge => Some(Action::LetterAcknowledged),
+                LetterFate::AcknowledgeLate(_) => Some(Action::LetterLate),
+                LetterFate::WriteLate(_) => Some(Action::LetterWrittenLate),
+                LetterFate::Lose(_) => Some(Action::LetterLost),
+                LetterFate::Refuse => None,
+            };
+            let mut truth = noted.lock().expect("no panic holds it");
+            truth.note(&format!("{} letters: {fate:?}", letters.len()));
+            action.into_iter().for_each(|action| truth.count(action));
+            fate
+        });
         watch_log(&log, truth.clone());
         watch_store(&objects, truth.clone());
         let clock = Arc::new(SimClock { began: Instant::now(), moved_ms: AtomicI64::new(0) });
@@ -166,6 +183,7 @@ impl World {
         World(Arc::new(Inner {
             make,
             log,
+            letters,
             weather,
             objects,
             truth,
@@ -185,6 +203,11 @@ impl World {
 
     pub(crate) fn log(&self) -> &MemoryLog {
         &self.0.log
+    }
+
+    /// The dead letter topic.
+    pub(crate) fn letters(&self) -> &MemoryDeadLetters {
+        &self.0.letters
     }
 
     pub(crate) fn weather(&self) -> &Weather {

@@ -254,6 +254,8 @@ fn certify(directory: &Path) -> Result<(), Error> {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
         .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
+        // Clients take no certificate of an authority for that of a server.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-keyout", "private.key", "-out", "public.crt"])
         .current_dir(directory)
         .stdin(Stdio::null())

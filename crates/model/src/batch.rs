@@ -432,8 +432,8 @@ pub enum Stage {
     ValueConverter,
     /// Header converter.
     HeaderConverter,
-    /// A transform or predicate.
-    Transformation,
+    /// A transform or its predicate; upstream's class of that transform.
+    Transformation(&'static str),
     /// Partitioner, projection or writer.
     TaskPut,
 }
@@ -445,7 +445,7 @@ impl Stage {
             Stage::KeyConverter => "KEY_CONVERTER",
             Stage::ValueConverter => "VALUE_CONVERTER",
             Stage::HeaderConverter => "HEADER_CONVERTER",
-            Stage::Transformation => "TRANSFORMATION",
+            Stage::Transformation(_) => "TRANSFORMATION",
             Stage::TaskPut => "TASK_PUT",
         }
     }

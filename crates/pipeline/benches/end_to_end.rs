@@ -19,7 +19,9 @@ use model::{Config, Fingerprint, Settings};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use pipeline::{Budget, Deadlines, Metrics, Recipe, SystemClock, Task, Tolerance, TopicSchemas, Wanted, control};
+use pipeline::{
+    Budget, Deadlines, ErrorRules, Metrics, Recipe, SystemClock, Task, Tolerance, TopicSchemas, Wanted, control,
+};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use schema::{CONVERTERS, Part};
@@ -259,7 +261,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
         }),
         rotation: Rotation::new(&settings)?,
         null_values: NullValues::new(&settings)?,
-        tolerance: Tolerance::None,
+        errors: ErrorRules::of(Tolerance::None),
         kafka_columns: None,
         files: FileContext {
             store: store.clone(),
@@ -284,6 +286,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let task = Task {
+            dead_letters: None,
             source: Arc::new(KafkaSource::new(source)?),
             recipe: Arc::new(recipe),
             committer: Arc::new(ObjectCommitter::new(store.clone(), OnExisting::Fail)),

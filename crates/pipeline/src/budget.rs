@@ -77,6 +77,11 @@ impl Share {
         }
     }
 
+    /// Whether the budget is: see [`Budget::is_tight`].
+    pub(crate) fn is_tight(&self) -> bool {
+        self.budget.is_tight()
+    }
+
     /// What it counts is on its way to the store: it is given back soon without anybody doing more for it.
     pub fn leave(&self) {
         if !self.is_leaving.swap(true, Ordering::Relaxed) {

@@ -14,6 +14,8 @@ pub enum TaskError {
     Record {
         /// The record and what is wrong with it.
         rejected: Rejected,
+        /// Upstream's class of what it would have thrown.
+        exception: &'static str,
     },
     /// The data, the stored plan or the objects in the store do not allow to go on; a person must act.
     #[error("{0}")]

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::BinaryArray;
+use arrow::datatypes::Fields;
 use model::{CutReason, Nonce, Offset, OffsetRange, Plan, RawBatch, TopicPartition, Values};
 use rand::Rng;
 use rand::rngs::StdRng;
+use source::DeadLetters;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
@@ -15,6 +17,7 @@ use writer::{CutState, FileContext, OpenCut, Partitioner, PublishedFile};
 
 use crate::decoding::Decoding;
 use crate::publisher::ClosedCut;
+use crate::reporter::Reporter;
 use crate::schemas::Version;
 use crate::typing::Typing;
 use crate::{Clock, Recipe, Share, TaskError, TaskMetrics};
@@ -89,6 +92,7 @@ pub(crate) struct LaneParts {
     /// Bytes of the open cut, for whoever must choose the largest lane.
     pub(crate) held: Arc<AtomicUsize>,
     pub(crate) metrics: TaskMetrics,
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
     pub(crate) outbox: Outbox,
     pub(crate) closed: mpsc::Sender<ClosedCut>,
 }
@@ -96,6 +100,7 @@ pub(crate) struct LaneParts {
 pub(crate) struct Lane {
     parts: LaneParts,
     decoding: Decoding,
+    reporter: Reporter,
     partitioner: Box<dyn Partitioner>,
     /// Offset after the last record that is in an open file or left out.
     position: Offset,
@@ -115,6 +120,8 @@ pub(crate) struct Lane {
     schema_name: Option<String>,
     /// Some row has an empty object or list in a field that the schema lacks, so it may not fit a grown schema.
     waits: bool,
+    /// Columns that the format was last asked about, and why it cannot write them.
+    asked: Option<(Fields, Option<String>)>,
     /// Names that schema in the cut's files.
     context: Arc<FileContext>,
 }
@@ -127,7 +134,9 @@ impl Lane {
             None => Nonce(parts.rng.random()),
         };
         let context = recipe.files_with_schema("");
+        let (metrics, clock, dead_letters) = (parts.metrics.clone(), parts.clock.clone(), parts.dead_letters.clone());
         Lane {
+            reporter: Reporter::new(recipe.errors.clone(), metrics, clock, dead_letters, (parts.share)()),
             decoding: Decoding::new(&recipe),
             partitioner: (recipe.partitioner)(),
             position: parts.start,
@@ -142,6 +151,7 @@ impl Lane {
             schema: None,
             schema_name: None,
             waits: false,
+            asked: None,
             context,
             parts,
         }
@@ -160,8 +170,13 @@ impl Lane {
         loop {
             let timer = self.next_timer();
             tokio::select! {
-                // Records first: each batch looks at the clock too, so timers do not starve.
+                // Answers are rare and letters would wait for them behind records without end. Then records: each batch
+                // looks at the clock too, so timers do not starve.
                 biased;
+                answered = self.reporter.answered(), if self.reporter.is_waiting() => {
+                    answered?;
+                    self.settle().await?;
+                }
                 told = inbox.recv() => match told {
                     Some(ToLane::Records(raw, share)) => {
                         let bytes = raw.bytes();
@@ -256,7 +271,7 @@ impl Lane {
         if self.parts.typing.wants_first_rows() {
             let (mut texts, mut is_typed): (Vec<BinaryArray>, bool) = (Vec::new(), false);
             for raw in &held_back {
-                for batch in self.decoding.decode(raw).await?.batches {
+                for batch in self.decode(raw).await?.batches {
                     match batch.values {
                         Values::Schemaless(column) => texts.push(column),
                         Values::Typed(_) => is_typed = true,
@@ -315,7 +330,9 @@ impl Lane {
             self.spill(usize::MAX).await?;
         }
         self.count_memory();
-        if self.open.is_empty() && self.held_back.is_empty() && self.parts.replay.is_none() {
+        let is_idle = self.open.is_empty() && self.held_back.is_empty() && self.parts.replay.is_none();
+        // What was left out counts as done when its dead letters are acknowledged.
+        if is_idle && !self.reporter.is_waiting() {
             self.start = self.position;
             self.parts.outbox.tell(FromLane::Skipped { to: self.position });
         }
@@ -376,11 +393,13 @@ impl Lane {
 
     // ---- cuts
 
-    /// Closes the open cut at the lane's position; nothing happens when it has no row.
+    /// Closes the open cut at the lane's position; nothing happens when it has no row. It waits for the letters of the
+    /// records that it covers: its plan may be committed only when they are acknowledged.
     async fn close_open(&mut self, reason: CutReason) -> Result<(), TaskError> {
         if self.open.is_empty() {
             return Ok(());
         }
+        self.reporter.settled().await?;
         let range = OffsetRange::new(self.start, self.position)
             .map_err(|error| TaskError::Data(format!("lane {}: {error}", self.parts.topic_partition)))?;
         let schema = self.schema.as_ref().map(Version::reference);
@@ -420,9 +439,11 @@ impl Lane {
     }
 
     async fn close(&mut self, reason: CutReason) -> Result<(), TaskError> {
-        if self.parts.replay.is_none() {
-            self.close_open(reason).await?;
+        if self.parts.replay.is_some() {
+            return Ok(());
         }
-        Ok(())
+        self.close_open(reason).await?;
+        self.reporter.settled().await?;
+        self.settle().await
     }
 }

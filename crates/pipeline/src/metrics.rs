@@ -53,8 +53,67 @@ pub struct Metrics {
     rebalances: Family<TaskLabels, Counter>,
     partitions: Family<TaskLabels, Gauge>,
     lag: Family<LaneLabels, Gauge>,
+    errors: ErrorFamilies,
     memory_used: Gauge,
     memory_limit: Gauge,
+}
+
+/// Kafka Connect's `task-error-metrics`. Their names say `total` already, so they are no counters of Prometheus, whose
+/// names would say it twice.
+#[derive(Debug, Clone, Default)]
+struct ErrorFamilies {
+    failures: Family<TaskLabels, Gauge>,
+    errors: Family<TaskLabels, Gauge>,
+    skipped: Family<TaskLabels, Gauge>,
+    retries: Family<TaskLabels, Gauge>,
+    logged: Family<TaskLabels, Gauge>,
+    letters_sent: Family<TaskLabels, Gauge>,
+    letters_failed: Family<TaskLabels, Gauge>,
+    last_ms: Family<TaskLabels, Gauge>,
+}
+
+impl ErrorFamilies {
+    fn register(&self, registry: &mut Registry) {
+        let families = [
+            ("total_record_failures", "Failed attempts to process a record", &self.failures),
+            ("total_record_errors", "Records that could not be processed", &self.errors),
+            ("total_records_skipped", "Records left out because of errors", &self.skipped),
+            ("total_retries", "Operations that were tried again", &self.retries),
+            ("total_errors_logged", "Errors that were written to the log record by record", &self.logged),
+            ("deadletterqueue_produce_requests", "Dead letters", &self.letters_sent),
+            ("deadletterqueue_produce_failures", "Writes to the dead letter topic that failed", &self.letters_failed),
+            ("last_error_timestamp", "When a record failed last, ms since the epoch", &self.last_ms),
+        ];
+        for (name, help, family) in families {
+            registry.register(format!("kafka_connect_task_error_metrics_{name}"), help, family.clone());
+        }
+    }
+
+    fn of(&self, labels: &TaskLabels) -> ErrorGauges {
+        ErrorGauges {
+            failures: self.failures.get_or_create_owned(labels),
+            errors: self.errors.get_or_create_owned(labels),
+            skipped: self.skipped.get_or_create_owned(labels),
+            retries: self.retries.get_or_create_owned(labels),
+            logged: self.logged.get_or_create_owned(labels),
+            letters_sent: self.letters_sent.get_or_create_owned(labels),
+            letters_failed: self.letters_failed.get_or_create_owned(labels),
+            last_ms: self.last_ms.get_or_create_owned(labels),
+        }
+    }
+}
+
+/// The same of one task.
+#[derive(Debug, Clone)]
+struct ErrorGauges {
+    failures: Gauge,
+    errors: Gauge,
+    skipped: Gauge,
+    retries: Gauge,
+    logged: Gauge,
+    letters_sent: Gauge,
+    letters_failed: Gauge,
+    last_ms: Gauge,
 }
 
 impl Metrics {
@@ -83,6 +142,7 @@ impl Metrics {
             "Records between the committed offset and the end of the topic-partition",
             self.lag.clone(),
         );
+        self.errors.register(registry);
         registry.register("sluice_memory_used_bytes", "Bytes of the memory budget in use", self.memory_used.clone());
         registry.register("sluice_memory_budget_bytes", "The memory budget", self.memory_limit.clone());
     }
@@ -103,6 +163,7 @@ impl Metrics {
             commit_failures: counter(&self.commit_failures),
             rebalances: counter(&self.rebalances),
             partitions: self.partitions.get_or_create_owned(&labels),
+            errors: self.errors.of(&labels),
             labels,
         }
     }
@@ -123,9 +184,20 @@ pub struct TaskMetrics {
     commit_failures: Counter<u64, AtomicU64>,
     rebalances: Counter<u64, AtomicU64>,
     partitions: Gauge,
+    errors: ErrorGauges,
 }
 
 impl TaskMetrics {
+    /// The connector whose task it is.
+    pub(crate) fn connector(&self) -> &str {
+        &self.labels.connector
+    }
+
+    /// The number of the task.
+    pub(crate) fn number(&self) -> u32 {
+        self.labels.task
+    }
+
     pub(crate) fn read(&self, records: usize, bytes: usize) {
         self.read.inc_by(records as u64);
         self.read_bytes.inc_by(bytes as u64);
@@ -135,12 +207,40 @@ impl TaskMetrics {
         self.sent.inc_by(records as u64);
     }
 
-    pub(crate) fn rejected(&self, rejected: &[Rejected]) {
+    /// Records could not go on; `are_skipped` if the task goes on without them.
+    pub(crate) fn rejected(&self, rejected: &[Rejected], are_skipped: bool, now_ms: i64) {
+        let count = i64::try_from(rejected.len()).unwrap_or(i64::MAX);
+        self.errors.failures.inc_by(count);
+        self.errors.errors.inc_by(count);
+        self.errors.skipped.inc_by(if are_skipped { count } else { 0 });
+        self.errors.last_ms.set(now_ms);
         let TaskLabels { connector, task } = &self.labels;
         for one in rejected {
             let labels = StageLabels { connector: connector.clone(), task: *task, stage: one.stage.as_str() };
             self.all.records_rejected.get_or_create(&labels).inc();
         }
+    }
+
+    /// Something failed that may be over by itself.
+    pub(crate) fn attempt_failed(&self, now_ms: i64) {
+        self.errors.failures.inc();
+        self.errors.last_ms.set(now_ms);
+    }
+
+    pub(crate) fn retried(&self) {
+        self.errors.retries.inc();
+    }
+
+    pub(crate) fn error_logged(&self) {
+        self.errors.logged.inc();
+    }
+
+    pub(crate) fn letters_sent(&self, letters: i64) {
+        self.errors.letters_sent.inc_by(letters);
+    }
+
+    pub(crate) fn letters_failed(&self, writes: i64) {
+        self.errors.letters_failed.inc_by(writes);
     }
 
     pub(crate) fn published(&self, reason: CutReason, files: &[PublishedFile]) {

@@ -8,14 +8,7 @@ use schema::{Converter, TableSchema};
 use transform::Chain;
 use writer::{FileContext, KafkaColumns, NullValues, Partitioner, Rotation};
 
-/// What becomes of a record that cannot go on (`errors.tolerance`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tolerance {
-    /// The task stops before it.
-    None,
-    /// It is left out.
-    All,
-}
+use crate::ErrorRules;
 
 /// Everything that is needed to build a lane, checked already; every lane gets its own converter and partitioner.
 pub struct Recipe {
@@ -34,7 +27,7 @@ pub struct Recipe {
     /// What becomes of tombstones.
     pub null_values: NullValues,
     /// What becomes of bad records.
-    pub tolerance: Tolerance,
+    pub errors: ErrorRules,
     /// Columns beside those of values; `None` for none.
     pub kafka_columns: Option<KafkaColumns>,
     /// Files: store, format, names, sizes. Its `schema` is filled in by each cut.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::Offset;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use source::Source;
+use source::{DeadLetters, Source};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -48,6 +48,8 @@ pub struct Task {
     pub recipe: Arc<Recipe>,
     /// Makes files visible.
     pub committer: Arc<dyn Committer>,
+    /// Where bad records go.
+    pub dead_letters: Option<Arc<dyn DeadLetters>>,
     /// The topics' inferred schemas.
     pub schemas: Arc<TopicSchemas>,
     /// Memory of the process.

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::{Fingerprint, Nonce, Offset, Plan, Settings, TopicPartition};
+use async_trait::async_trait;
+use model::{Fingerprint, Nonce, Offset, Plan, RawBatch, Settings, TopicPartition};
 use object_store::memory::InMemory;
 use pipeline::{
-    Budget, Clock, Control, Deadlines, Metrics, Recipe, Steering, Task, TaskError, Tolerance, TopicSchemas, Wanted,
-    control,
+    Budget, Clock, Control, Deadlines, ErrorRules, Metrics, Recipe, Steering, Task, TaskError, Tolerance, TopicSchemas,
+    Wanted, control,
 };
-use schema::{CONVERTERS, Part};
-use source::{Commit, CommitFate, MemberId, MemoryLog, MemorySource, Protocol, Source, Subscription};
+use schema::{CONVERTERS, Converter, Decoded, Part};
+use source::{
+    Commit, CommitFate, MemberId, MemoryDeadLetters, MemoryLog, MemorySource, Protocol, Source, Subscription,
+};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use writer::{
@@ -48,6 +51,28 @@ struct World {
     requests: Arc<Mutex<Vec<Vec<Commit>>>>,
     wall: Arc<Wall>,
     started: AtomicU64,
+    letters: MemoryDeadLetters,
+    /// How often the registry will not answer.
+    silent: Arc<AtomicU64>,
+    /// `errors.retry.timeout`.
+    retry: Option<Duration>,
+}
+
+/// A converter whose registry does not answer now and then.
+struct Asking {
+    converter: Box<dyn Converter>,
+    silent: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Converter for Asking {
+    async fn decode(&mut self, raw: &RawBatch) -> Result<Decoded, schema::Error> {
+        let is_silent = |left: u64| left.checked_sub(1);
+        if self.silent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_silent).is_ok() {
+            return Err(schema::Error::Unavailable("the schema registry does not answer".to_owned()));
+        }
+        self.converter.decode(raw).await
+    }
 }
 
 struct Running {
@@ -74,7 +99,17 @@ impl World {
         let abilities = Abilities { metadata: true, conditional: true };
         let rules = RetryRules { redelivery: Duration::from_secs(1), ..RetryRules::default() };
         let store = Store::with(Arc::new(objects), "memory", abilities, rules, 1);
-        World { log, store, outage, requests, wall: Arc::new(Wall(Instant::now())), started: AtomicU64::new(1) }
+        World {
+            log,
+            store,
+            outage,
+            requests,
+            wall: Arc::new(Wall(Instant::now())),
+            started: AtomicU64::new(1),
+            letters: MemoryDeadLetters::default(),
+            silent: Arc::default(),
+            retry: Some(Duration::ZERO),
+        }
     }
 
     fn produce(&self, partition: i32, count: usize) {
@@ -92,15 +127,21 @@ impl World {
         let layout = Layout::new(&settings, format.extension()).unwrap();
         let schemas = TopicSchemas::new(self.store.clone(), layout.clone());
         let config = Fingerprint::of([&b"these settings"[..]]);
+        let silent = self.silent.clone();
+        let mut errors = ErrorRules::of(Tolerance::All);
+        errors.retry.timeout = self.retry;
         let recipe = Recipe {
-            converter: Box::new(|| (CONVERTERS[0].build)(&Settings::new(Default::default()), Part::Value).unwrap()),
+            converter: Box::new(move || {
+                let converter = (CONVERTERS[0].build)(&Settings::new(Default::default()), Part::Value).unwrap();
+                Box::new(Asking { converter, silent: silent.clone() })
+            }),
             rotation: Rotation::new(&settings).unwrap(),
             null_values: NullValues::new(&settings).unwrap(),
             key_converter: None,
             header_converter: None,
             transforms: Box::new(transform::Chain::default),
             partitioner: Box::new(move || (partitioner_plugin(&settings).unwrap().build)(&settings).unwrap()),
-            tolerance: Tolerance::None,
+            errors,
             kafka_columns: None,
             files: FileContext {
                 store: self.store.clone(),
@@ -128,6 +169,7 @@ impl World {
         let member = source.id();
         let (recipe, schemas) = self.recipe(pairs);
         let task = Task {
+            dead_letters: Some(Arc::new(self.letters.clone())),
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
             committer: Arc::new(ObjectCommitter::new(self.store.clone(), OnExisting::Fail)),
@@ -149,12 +191,16 @@ impl World {
 
     /// Waits until `is_so`; a world in which it never comes is one that stands still.
     async fn until(&self, what: &str, is_so: impl Fn(&World) -> bool) {
+        self.until_within(what, Duration::from_secs(300), is_so).await;
+    }
+
+    async fn until_within(&self, what: &str, limit: Duration, is_so: impl Fn(&World) -> bool) {
         let waits = async {
             while !is_so(self) {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(Duration::from_secs(300), waits).await.unwrap_or_else(|_| {
+        timeout(limit, waits).await.unwrap_or_else(|_| {
             let committed: Vec<_> = (0..4).map(|partition| self.committed(partition)).collect();
             panic!("it never came: {what}; committed: {committed:?}")
         });
@@ -263,4 +309,30 @@ async fn a_plan_of_other_settings_stops_the_task_after_the_other_lanes_have_fini
     assert_eq!(world.committed(kept), (3, String::new()), "what the other lane had is visible and committed");
     assert_eq!(world.committed(given), (0, plan), "the plan is still there");
     drop(one.steering);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_does_not_answer_is_waited_for_and_makes_no_bad_record() {
+    let seconds = Duration::from_secs;
+    // How often it is silent, for how long the task tries, and whether that is enough.
+    for (silent, retry, is_enough) in
+        [(1, Some(seconds(0)), false), (4, Some(seconds(60)), true), (100, Some(seconds(60)), false), (100, None, true)]
+    {
+        let mut world = World::new(1);
+        (world.retry, world.silent) = (retry, Arc::new(AtomicU64::new(silent)));
+        world.produce(0, 3);
+        let running = world.start(&[("flush.size", "3")], &Budget::new(64 * MIB));
+        let began = Instant::now();
+        if is_enough {
+            world.until_within("the cut", seconds(10_000), |world| world.committed(0) == (3, String::new())).await;
+            running.steering.ask(Wanted::Stop);
+            running.task.await.unwrap().unwrap();
+        } else {
+            let error = timeout(seconds(100), running.task).await.expect("it gives up").unwrap().unwrap_err();
+            assert!(error.is_transient() && error.to_string().contains("does not answer"), "{error}");
+            assert!(began.elapsed() >= retry.unwrap() && began.elapsed() < retry.unwrap() + seconds(2));
+            assert_eq!(world.committed(0).0, 0);
+        }
+        assert!(world.letters.letters().is_empty(), "an outage is nobody's fault");
+    }
 }

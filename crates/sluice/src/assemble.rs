@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use model::{Config, Invalid, Key, Offset, Settings, TopicPartition, find, named};
 use pipeline::{Budget, Clock, Control, Deadlines, Metrics, StoreRecovery, SystemClock, Task, TaskError, Wanted};
 use schema::{CONVERTERS, HEADER_CONVERTERS, Part};
-use source::{KafkaSource, Source, SourceConfig};
+use source::{DeadLetters, KafkaDeadLetters, KafkaSource, Source, SourceConfig};
 use supervisor::{Assembly, OffsetChange, OffsetsError, PluginInfo, Role, TaskFailure, TaskId, Validation};
 use tracing::{info, warn};
 use writer::newest::Labels;
 use writer::{Environment, FORMATS, Layout, ObjectCommitter, OnExisting, PARTITIONERS, Probe, Store};
 
 use crate::consumer::{self, Consumer, consumer};
+use crate::dead_letters;
 use crate::guarantee;
 use crate::offsets::Group;
 use crate::orphans::{Cleaner, Cleaning};
@@ -141,7 +142,10 @@ impl House {
         } else {
             warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
         }
-        source_config.with_headers = dry.needs_headers;
+        let opening = self.dead_letters(&task, &settings);
+        let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };
+        let dead_letters = dead_letters?;
+        source_config.with_headers |= dry.needs_headers;
         let (recipe, schemas) = dry.with(&store);
         let queues = self.budget.share();
         queues.resize(source_config.fetch_bytes + source_config.queue_bytes_max);
@@ -155,6 +159,7 @@ impl House {
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
             committer: Arc::new(ObjectCommitter::new(store, on_existing)),
+            dead_letters,
             schemas: Arc::new(schemas),
             budget: self.budget.clone(),
             clock: self.clock.clone(),
@@ -163,6 +168,23 @@ impl House {
             seed,
         };
         task.run(control).await
+    }
+
+    /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.
+    async fn dead_letters(
+        &self,
+        task: &TaskId,
+        settings: &Settings,
+    ) -> Result<Option<Arc<dyn DeadLetters>>, TaskError> {
+        let consumer = self.consumer(&task.connector, settings)?;
+        let (name, worker) = (&task.connector, &self.worker.settings);
+        let Some((config, warnings)) = dead_letters::config(name, task.task, settings, worker, &consumer)? else {
+            return Ok(None);
+        };
+        for warning in warnings {
+            warn!(%task, "{warning}");
+        }
+        Ok(Some(Arc::new(KafkaDeadLetters::open(&config).await?)))
     }
 
     /// The clean-up beside a connector's first task.
@@ -196,6 +218,8 @@ impl House {
         }
         let mut config = SourceConfig::new(consumer.properties, source::subscription(settings)?);
         config.on_data_loss = source::on_data_loss(settings)?;
+        // A dead letter has the headers of its record.
+        config.with_headers = dead_letters::has_topic(settings);
         config.fetch_bytes = (self.budget.limit() / 32 / tasks).clamp(2 << 20, 64 << 20);
         config.queue_bytes_max = (self.budget.limit() / 64 / tasks).clamp(1 << 20, 32 << 20);
         config.revoke_timeout = self.worker.graceful_timeout;

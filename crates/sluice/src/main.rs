@@ -16,6 +16,7 @@ mod assemble;
 mod cli;
 mod connector_file;
 mod consumer;
+mod dead_letters;
 mod documents;
 mod failure;
 mod guarantee;

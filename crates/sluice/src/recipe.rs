@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
-use pipeline::{Recipe, Tolerance, TopicSchemas};
+use pipeline::{ConverterClasses, ErrorRules, Recipe, TopicSchemas};
 use schema::{
     BuildConverter, CONVERTERS, Converter, HEADER_CONVERTER, HEADER_CONVERTERS, KEY_CONVERTER, Part, TableSchema,
     VALUE_CONVERTER, VALUE_SCHEMA,
@@ -15,6 +15,8 @@ use writer::{
     FileContext, FileLimits, KafkaColumns, Layout, NullValues, Rotation, Store, Tagging, View, Views,
     partitioner_plugin,
 };
+
+use crate::dead_letters;
 
 /// The converters that read keys and values, and headers, when neither connector nor worker names one.
 const DEFAULT_CONVERTER: &str = "json";
@@ -110,11 +112,17 @@ fn given_schema(settings: &Settings) -> Result<Option<TableSchema>, Invalid> {
     }
 }
 
-fn tolerance(settings: &Settings) -> Result<Tolerance, Invalid> {
-    Ok(match settings.required_string(&supervisor::keys::ERRORS_TOLERANCE)?.as_str() {
-        "all" => Tolerance::All,
-        _ => Tolerance::None,
-    })
+/// What becomes of bad records, under the names of these converters. Keys and headers that nobody reads are not converted,
+/// so nobody is to blame for them.
+fn errors(
+    settings: &Settings,
+    value: &ChosenConverter,
+    key: Option<&ChosenConverter>,
+    header: Option<&ChosenConverter>,
+) -> Result<ErrorRules, Invalid> {
+    let class = |chosen: &ChosenConverter| dead_letters::class(chosen.plugin);
+    let (key, header) = (key.map_or("", class), header.map_or("", class));
+    dead_letters::rules(settings, ConverterClasses { key, value: class(value), header })
 }
 
 /// Of all that shapes names and rows. A given schema counts by what it says: its key may only name a file.
@@ -151,7 +159,7 @@ pub(crate) struct Dry {
     limits: FileLimits,
     tagging: Option<Tagging>,
     null_values: NullValues,
-    tolerance: Tolerance,
+    errors: ErrorRules,
     kafka_columns: Option<KafkaColumns>,
     /// Whether something reads the headers of records.
     pub(crate) needs_headers: bool,
@@ -191,7 +199,7 @@ impl Dry {
             limits: FileLimits::new(settings)?,
             tagging: Tagging::new(settings)?,
             null_values: NullValues::new(settings)?,
-            tolerance: tolerance(settings)?,
+            errors: errors(settings, &value, key.as_ref(), header.as_ref())?,
             needs_headers: header.is_some()
                 || !transforms.is_empty()
                 || kafka_columns.as_ref().is_some_and(KafkaColumns::have_headers),
@@ -231,7 +239,7 @@ impl Dry {
             }),
             rotation: self.rotation,
             null_values: self.null_values,
-            tolerance: self.tolerance,
+            errors: self.errors,
             kafka_columns: self.kafka_columns,
             files: FileContext {
                 store: store.clone(),

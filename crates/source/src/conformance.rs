@@ -11,6 +11,8 @@ use model::{Offset, TopicPartition};
 
 use crate::{Ack, Assigned, Commit, CommitError, Error, Event, Recovered, Recovery, Source};
 
+pub mod letters;
+
 /// A log to try sources on.
 #[async_trait]
 pub trait World: Send {

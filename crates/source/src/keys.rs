@@ -68,6 +68,12 @@ pub fn on_data_loss(settings: &Settings) -> Result<DataLoss, Invalid> {
 /// - `auto.offset.reset`: where a topic-partition begins that neither the group nor its objects know.
 pub const CONSUMER_OVERRIDE: &str = "consumer.override.";
 
+/// What starts a connector's own properties of the producer of its dead letters ...
+pub const PRODUCER_OVERRIDE: &str = "producer.override.";
+
+/// ... and of the client that makes their topic.
+pub const ADMIN_OVERRIDE: &str = "admin.override.";
+
 /// Which topics are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subscription {
@@ -78,7 +84,7 @@ pub enum Subscription {
 }
 
 /// What is wrong with the keys of this crate beyond each alone: `topics` against `topics.regex`
-/// (`org.apache.kafka.connect.runtime.SinkConnectorConfig.validate`), the pattern, and the consumer's properties.
+/// (`org.apache.kafka.connect.runtime.SinkConnectorConfig.validate`), the pattern, and the clients' properties.
 pub fn check(settings: &Settings) -> Vec<Invalid> {
     let mut problems: Vec<Invalid> = match subscription(settings) {
         Ok(_) => Vec::new(),
@@ -87,7 +93,9 @@ pub fn check(settings: &Settings) -> Vec<Invalid> {
         }
         Err(problem) => vec![problem],
     };
-    problems.extend(crate::properties::translate(CONSUMER_OVERRIDE, settings.with_prefix(CONSUMER_OVERRIDE)).err());
+    for prefix in [CONSUMER_OVERRIDE, PRODUCER_OVERRIDE, ADMIN_OVERRIDE] {
+        problems.extend(crate::properties::translate(prefix, settings.with_prefix(prefix)).err());
+    }
     problems
 }
 

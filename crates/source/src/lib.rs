@@ -4,7 +4,8 @@
 //! has not heard of a rebalance yet cannot commit for a topic-partition that is no longer its own. What the group does
 //! not know a [`Recovery`] may tell, and an offset that the log no longer holds is an error or a warning, never a silent
 //! jump. `KafkaSource` is the real one, on librdkafka; `MemoryLog` is a whole log with groups in memory, for simulation;
-//! [`group`] looks at groups from outside. Nothing else of sluice knows rdkafka.
+//! [`group`] looks at groups from outside. [`DeadLetters`] writes what could not go on to a topic of its own. Nothing else
+//! of sluice knows rdkafka.
 //!
 //! ```text
 //!            Recovery: where to start, when the group has no offset
@@ -17,14 +18,17 @@
 mod code;
 mod collect;
 pub mod conformance;
+mod dead_letters;
 mod embedded;
 pub mod group;
 mod inbox;
 mod kafka;
+mod kafka_letters;
 pub mod keys;
 mod lost;
 mod memory;
 mod memory_group;
+mod memory_letters;
 mod memory_source;
 mod memory_world;
 mod native;
@@ -36,11 +40,14 @@ mod protocol;
 mod starts;
 mod topic_id;
 
+pub use dead_letters::{DeadLetters, Letter};
 pub use embedded::{EmbeddedBroker, EmbeddedError, KEPT_BYTES_MAX, KEPT_RECORDS_MAX, Producer};
 pub use kafka::{KafkaSource, SourceConfig, cluster_id};
+pub use kafka_letters::{KafkaDeadLetters, LetterConfig};
 pub use keys::{DataLoss, KEYS, Subscription, check, on_data_loss, subscription};
 pub use memory::{CommitFate, Faults, Happening, MemberId, MemoryLog, Observer};
 pub use memory_group::Protocol;
+pub use memory_letters::{LetterFate, MemoryDeadLetters};
 pub use memory_source::MemorySource;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Properties of Kafka's Java consumer, as worker files and `consumer.override.*` hold them, for librdkafka.
+//! Properties of Kafka's Java clients, as worker files and `consumer.override.*` and its like hold them, for librdkafka.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Translated {
     }
 }
 
-/// Properties of the Java consumer that need nothing here.
+/// Properties of the Java clients that need nothing here.
 const NOT_NEEDED: &[&str] = &[
     "key.deserializer",
     "value.deserializer",
@@ -44,16 +44,25 @@ const NOT_NEEDED: &[&str] = &[
     "ssl.keymanager.algorithm",
     "ssl.trustmanager.algorithm",
     "internal.leave.group.on.close",
+    "max.block.ms",
+    "buffer.memory",
+    "metadata.max.idle.ms",
+    "partitioner.adaptive.partitioning.enable",
+    "partitioner.availability.timeout.ms",
 ];
 
 /// The same thing under another name.
 const RENAMED: &[(&str, &str)] = &[
     ("fetch.max.wait.ms", "fetch.wait.max.ms"),
     ("request.timeout.ms", "socket.timeout.ms"),
+    ("max.request.size", "message.max.bytes"),
     ("ssl.keystore.certificate.chain", "ssl.certificate.pem"),
     ("ssl.keystore.key", "ssl.key.pem"),
     ("ssl.truststore.certificates", "ssl.ca.pem"),
 ];
+
+const NO_LETTER_LOST: &str =
+    "dead letters are written idempotently until all in-sync replicas have them, however long that takes";
 
 /// What the exactly-once protocol decides, and what would run programs or load code from a configuration.
 const KEPT_OUT: &[(&str, &str)] = &[
@@ -62,6 +71,15 @@ const KEPT_OUT: &[(&str, &str)] = &[
     ("auto.commit.interval.ms", "offsets are committed with the files"),
     ("enable.partition.eof", "ends of logs are told already"),
     ("log.queue", "logs are taken already"),
+    ("acks", NO_LETTER_LOST),
+    ("request.required.acks", NO_LETTER_LOST),
+    ("enable.idempotence", NO_LETTER_LOST),
+    ("retries", NO_LETTER_LOST),
+    ("message.send.max.retries", NO_LETTER_LOST),
+    ("delivery.timeout.ms", NO_LETTER_LOST),
+    ("message.timeout.ms", NO_LETTER_LOST),
+    ("transactional.id", "dead letters are written without a transaction"),
+    ("partitioner.class", "it names Java code"),
     ("interceptor.classes", "interceptors are Java code"),
     ("plugin.library.paths", "it would load code"),
     ("ssl.engine.location", "it would load code"),
@@ -76,7 +94,7 @@ const KEPT_OUT: &[(&str, &str)] = &[
     ("test.mock.num.brokers", "it is for tests"),
 ];
 
-/// Translates properties of the Java consumer (names without `prefix`; `prefix` only stands in messages). Names that
+/// Translates properties of a Java client (names without `prefix`; `prefix` only stands in messages). Names that
 /// librdkafka has are taken as they are, names that it does not know are left out with a warning. An error names the
 /// first property whose value cannot be used, among them Java's own key stores.
 pub fn translate<'a>(
@@ -340,6 +358,10 @@ mod tests {
             (&[("fetch.max.wait.ms", "100"), ("max.poll.records", "5")], &[("fetch.wait.max.ms", "100")]),
             (&[("receive.buffer.bytes", "-1")], &[("socket.receive.buffer.bytes", "0")]),
             (
+                &[("max.request.size", "2000000"), ("compression.type", "zstd"), ("buffer.memory", "1")],
+                &[("compression.type", "zstd"), ("message.max.bytes", "2000000")],
+            ),
+            (
                 &[(
                     "partition.assignment.strategy",
                     "org.apache.kafka.clients.consumer.RangeAssignor,org.apache.kafka.clients.consumer.CooperativeStickyAssignor",
@@ -402,6 +424,7 @@ mod tests {
             ("enable.auto.commit", "committed with the files"),
             ("plugin.library.paths", "load code"),
             ("interceptor.classes", "Java code"),
+            ("acks", "in-sync replicas"),
         ];
         for (name, part) in cases {
             let done = translate("consumer.override.", [(name, "x")]).unwrap();

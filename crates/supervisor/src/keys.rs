@@ -4,8 +4,6 @@ use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
 use regex::Regex;
 
 const ONE_VERSION: &str = "there is one version of each plug-in, the one that is built in";
-const NO_DEAD_LETTERS: &str = "writing bad records to a dead letter queue";
-const NO_ERROR_LOG: &str = "logging of tolerated errors, record by record";
 
 /// Tasks that one connector may ask for. Kafka Connect has no limit; a typing error must not exhaust the memory.
 pub const TASKS_COUNT_MAX: i64 = 1_000;
@@ -80,33 +78,34 @@ pub const CONFIG_ACTION_RELOAD: Key = Key::new(
 pub const ERRORS_RETRY_TIMEOUT: Key = Key::new(
     "errors.retry.timeout",
     Kind::Long,
-    "How long a failed operation on a record is tried again, in ms; 0 not at all, -1 without end.",
+    "How long a task itself tries again what may be over by itself, with its open files kept: a schema registry that does \
+     not answer. In ms, -1 without end. Then, and with 0 at once, the task ends and is started again (task.restart.*), \
+     which tries without end too. Such a failure never makes a bad record.",
 )
 .default("0")
 .check(Check::AtLeast(-1))
 .importance(Importance::Medium)
 .group("Error Handling", 1)
-.shown(Width::Medium, "Retry Timeout for Errors")
-.not_yet("retrying of single records");
+.shown(Width::Medium, "Retry Timeout for Errors");
 
 /// Longest pause between two tries.
 pub const ERRORS_RETRY_DELAY_MAX_MS: Key = Key::new(
     "errors.retry.delay.max.ms",
     Kind::Long,
-    "Longest pause between two tries of an operation on a record, in ms.",
+    "Longest pause between two tries of errors.retry.timeout, in ms. The first is 300 ms, and each is twice the one before.",
 )
 .default("60000")
 .check(Check::AtLeast(1))
 .importance(Importance::Medium)
 .group("Error Handling", 2)
-.shown(Width::Medium, "Maximum Delay Between Retries for Errors")
-.not_yet("retrying of single records");
+.shown(Width::Medium, "Maximum Delay Between Retries for Errors");
 
 /// Whether a bad record fails the task.
 pub const ERRORS_TOLERANCE: Key = Key::new(
     "errors.tolerance",
     Kind::String,
-    "none: the first bad record fails the task and nothing after it is committed; all: bad records are skipped and counted.",
+    "none: the first bad record fails the task and nothing after it is committed; all: bad records are skipped and counted, \
+     be it the converter, a transform, the partitioner or the writer that cannot take them.",
 )
 .default("none")
 .check(Check::OneOf(&["none", "all"]))
@@ -114,62 +113,68 @@ pub const ERRORS_TOLERANCE: Key = Key::new(
 .group("Error Handling", 3)
 .shown(Width::Short, "Error Tolerance");
 
-/// Whether tolerated errors are logged.
+/// Whether bad records are logged.
 pub const ERRORS_LOG_ENABLE: Key =
-    Key::new("errors.log.enable", Kind::Boolean, "Whether each tolerated error is written to the log.")
-        .default("false")
-        .importance(Importance::Medium)
-        .group("Error Handling", 4)
-        .shown(Width::Short, "Log Errors")
-        .not_yet(NO_ERROR_LOG);
+    Key::new(
+        "errors.log.enable",
+        Kind::Boolean,
+        "Whether each bad record is a line in the log, with the step and the class that could not take it; 100 lines a second \
+         of a topic-partition at most.",
+    )
+    .default("false")
+    .importance(Importance::Medium)
+    .group("Error Handling", 4)
+    .shown(Width::Short, "Log Errors");
 
 /// Whether logged errors show their record.
 pub const ERRORS_LOG_INCLUDE_MESSAGES: Key = Key::new(
     "errors.log.include.messages",
     Kind::Boolean,
-    "Whether a logged error names topic, partition, offset and timestamp of its record.",
+    "Whether such a line also names topic, partition, offset and timestamp of its record, and the reason, which may quote \
+     the beginning of the value that is wrong.",
 )
 .default("false")
 .importance(Importance::Medium)
 .group("Error Handling", 5)
-.shown(Width::Short, "Log Error Details")
-.not_yet(NO_ERROR_LOG);
+.shown(Width::Short, "Log Error Details");
 
 /// Where bad records go.
 pub const DEAD_LETTER_TOPIC: Key = Key::new(
     "errors.deadletterqueue.topic.name",
     Kind::String,
-    "Topic that bad records are written to; empty for none. It may not be one of the topics that are read.",
+    "Topic that bad records are written to, as they are; empty for none. It may not be one of the topics that are read, and \
+     is made with one partition if it is not there. Nothing that covers a bad record is committed before its letter is \
+     acknowledged. With errors.tolerance=none the first bad record is written there before the task fails.",
 )
 .default("")
+.check(Check::With(check_topic))
 .importance(Importance::Medium)
 .group("Error Handling", 6)
-.shown(Width::Medium, "Dead Letter Queue Topic Name")
-.not_yet(NO_DEAD_LETTERS);
+.shown(Width::Medium, "Dead Letter Queue Topic Name");
 
 /// Replication of a topic made for bad records.
 pub const DEAD_LETTER_REPLICATION_FACTOR: Key = Key::new(
     "errors.deadletterqueue.topic.replication.factor",
     Kind::Short,
-    "Replication factor of the dead letter topic, if it has to be created.",
+    "Replication factor of the dead letter topic, if it has to be created; -1 for the broker's default.",
 )
 .default("3")
+.check(Check::With(check_replication))
 .importance(Importance::Medium)
 .group("Error Handling", 7)
-.shown(Width::Medium, "Dead Letter Queue Topic Replication Factor")
-.not_yet(NO_DEAD_LETTERS);
+.shown(Width::Medium, "Dead Letter Queue Topic Replication Factor");
 
 /// Whether dead letters say why.
 pub const DEAD_LETTER_CONTEXT_HEADERS: Key = Key::new(
     "errors.deadletterqueue.context.headers.enable",
     Kind::Boolean,
-    "Whether dead letters carry headers that tell what failed and where, named __connect.errors.*.",
+    "Whether dead letters carry headers that tell what failed and where, named __connect.errors.* as Kafka Connect names \
+     them.",
 )
 .default("false")
 .importance(Importance::Medium)
 .group("Error Handling", 8)
-.shown(Width::Medium, "Enable Error Context Headers")
-.not_yet(NO_DEAD_LETTERS);
+.shown(Width::Medium, "Enable Error Context Headers");
 
 /// Whether transient failures heal themselves.
 pub const TASK_RESTART_ENABLE: Key = Key::new(
@@ -310,6 +315,22 @@ pub fn check(settings: &Settings) -> Vec<Invalid> {
     problems
 }
 
+/// `org.apache.kafka.common.internals.Topic.validate`; no topic is a choice too.
+fn check_topic(name: &str) -> Result<(), String> {
+    let is_legal = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
+    if name.len() > 249 || name == "." || name == ".." || !name.chars().all(is_legal) {
+        return Err("a topic's name has at most 249 characters, which are letters, digits, '.', '_' and '-'".to_owned());
+    }
+    Ok(())
+}
+
+fn check_replication(text: &str) -> Result<(), String> {
+    match text.parse::<i16>() {
+        Ok(-1 | 1..) => Ok(()),
+        Ok(_) | Err(_) => Err("it must be at least 1, or -1 for the broker's default".to_owned()),
+    }
+}
+
 /// `ConfigDef.NonEmptyStringWithoutControlChars`.
 fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
@@ -380,6 +401,21 @@ mod tests {
             let found = check(&settings(pairs));
             let found = found.first().map(|problem| (problem.key.as_str(), problem.message.as_str()));
             assert_eq!(found, *expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_topic_that_cannot_be_is_refused() {
+        let long = "x".repeat(250);
+        for (name, is_good) in
+            [("", true), ("a-B_0.9", true), ("..", false), ("a b", false), ("ü", false), (&long, false)]
+        {
+            let problem = settings(&[(DEAD_LETTER_TOPIC.name, name)]).problem(&DEAD_LETTER_TOPIC);
+            assert_eq!(problem.is_none(), is_good, "{name}");
+        }
+        for (factor, is_good) in [("1", true), ("-1", true), ("0", false), ("-2", false), ("x", false)] {
+            let problem = settings(&[(DEAD_LETTER_REPLICATION_FACTOR.name, factor)]);
+            assert_eq!(problem.problem(&DEAD_LETTER_REPLICATION_FACTOR).is_none(), is_good, "{factor}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use arrow::array::{Array, BinaryArray, StringArray, StructArray};
 use arrow::compute::concat;
-use model::{Batch, Headers, Invalid, Key, Plugin, Rejected, Settings, Values, find};
+use model::{Batch, Headers, Invalid, Key, Plugin, Rejected, Settings, Stage, Values, find};
 
 use crate::keys::{NEGATE, PREDICATE, PREDICATE_ALIASES, TRANSFORM_ALIASES, TYPE};
 use crate::table::{PREDICATES, TRANSFORMS};
@@ -19,6 +19,8 @@ pub struct Chain {
 
 struct Step {
     alias: String,
+    /// Upstream's class of the transform.
+    class: &'static str,
     transform: Box<dyn Transform>,
     condition: Option<Condition>,
 }
@@ -126,6 +128,7 @@ impl Step {
         let Transformed { batch, rejected: mut refused } = self.transform.apply(batch);
         for one in &mut refused {
             one.reason = format!("transform {}: {}", self.alias, one.reason);
+            one.stage = Stage::Transformation(self.class);
         }
         rejected.append(&mut refused);
         batch
@@ -269,8 +272,11 @@ fn step(settings: &Settings, alias: &str, predicates: &[String]) -> Result<Step,
     let transform = build_below(settings, &prefix, TRANSFORMS, "transform");
     let condition = condition(settings, &prefix, predicates);
     match (transform, condition) {
-        (Ok(build), Ok(condition)) => match build(&settings.below(&prefix)) {
-            Ok(transform) => Ok(Step { alias: alias.to_owned(), transform, condition }),
+        (Ok(plugin), Ok(condition)) => match (plugin.build)(&settings.below(&prefix)) {
+            Ok(transform) => {
+                let class = plugin.names.last().copied().unwrap_or_default();
+                Ok(Step { alias: alias.to_owned(), class, transform, condition })
+            }
             Err(problem) => Err(vec![blamed(problem, &prefix)]),
         },
         (transform, condition) => Err([transform.err(), condition.err()].into_iter().flatten().flatten().collect()),
@@ -305,20 +311,20 @@ fn condition(settings: &Settings, prefix: &str, predicates: &[String]) -> Result
     let prefix = format!("predicates.{alias}.");
     // What is wrong with the predicate itself is reported once, under its own alias.
     let predicate = build_below(settings, &prefix, PREDICATES, "predicate").ok();
-    let predicate = predicate.and_then(|build| build(&settings.below(&prefix)).ok());
+    let predicate = predicate.and_then(|plugin| (plugin.build)(&settings.below(&prefix)).ok());
     Ok(predicate.map(|predicate| Condition { predicate, negate }))
 }
 
 /// What a line of either table builds with.
 type Build<T> = fn(&Settings) -> Result<Box<T>, Invalid>;
 
-/// The build function of the plug-in whose class the key `type` below `prefix` names, when all that it reads is good.
+/// The plug-in whose class the key `type` below `prefix` names, when all that it reads is good.
 fn build_below<T: ?Sized>(
     settings: &Settings,
     prefix: &str,
     table: &'static [Plugin<Build<T>>],
     kind: &'static str,
-) -> Result<Build<T>, Vec<Invalid>> {
+) -> Result<&'static Plugin<Build<T>>, Vec<Invalid>> {
     let below = settings.below(prefix);
     let fail = |problem| Err(vec![blamed(problem, prefix)]);
     let class = match below.required_string(&TYPE) {
@@ -344,7 +350,7 @@ fn build_below<T: ?Sized>(
         problems.extend((plugin.build)(&below).err());
     }
     if problems.is_empty() {
-        return Ok(plugin.build);
+        return Ok(plugin);
     }
     Err(problems.into_iter().map(|problem| blamed(problem, prefix)).collect())
 }
@@ -482,6 +488,10 @@ mod tests {
         ];
         let made = chained(&pairs, schemaless(&["null", "{}", "7"]));
         assert_eq!(made.rejected[0].row, 2);
+        assert_eq!(
+            made.rejected[0].stage,
+            Stage::Transformation("org.apache.kafka.connect.transforms.InsertField$Value")
+        );
         assert_eq!(
             made.rejected[0].to_string(),
             "test-3@12: transform i: Only Map objects supported in absence of schema for [field insertion], found: java.lang.Long"

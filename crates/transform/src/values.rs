@@ -249,7 +249,7 @@ pub(crate) fn leave_out(batch: Batch, refused: Refused, dropped: impl Fn(usize) 
     let mut rejected = Vec::with_capacity(refused.len());
     for (row, reason) in refused {
         keep[row] = false;
-        rejected.push(Rejected { row, at: batch.position(row), stage: Stage::Transformation, reason });
+        rejected.push(Rejected { row, at: batch.position(row), stage: Stage::Transformation(""), reason });
     }
     Transformed { batch: keep_rows(batch, |row| keep[row]), rejected }
 }

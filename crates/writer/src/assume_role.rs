@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::credentials::Environment;
-use crate::error::code_between;
+use crate::error::{code_between, with_cause};
 use crate::s3::S3_REGION;
 use crate::s3_requests::QUERY;
 
@@ -178,10 +178,10 @@ impl AssumedRole {
         let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
         request.headers_mut().insert("content-type", form);
         AwsAuthorizer::new(&base, "sts", &self.region).authorize(&mut request, None);
-        let response = self.http.execute(request).await.map_err(|error| failed(in_full(&error), false))?;
+        let response = self.http.execute(request).await.map_err(|error| failed(with_cause(&error), false))?;
         let status = response.status();
         let date = response.headers().get("date").and_then(|date| date.to_str().ok()).map(str::to_owned);
-        let body = response.into_body().bytes().await.map_err(|error| failed(in_full(&error), false))?;
+        let body = response.into_body().bytes().await.map_err(|error| failed(with_cause(&error), false))?;
         let body = String::from_utf8_lossy(&body);
         if !status.is_success() {
             let asks_again = status.is_server_error() || matches!(status.as_u16(), 408 | 429) || is_throttled(&body);
@@ -229,18 +229,6 @@ impl CredentialProvider for AssumedRole {
             None => Err(StoreError::Generic { store: "STS", source: Box::new(not_lent) }),
         }
     }
-}
-
-/// An error with all its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// How long credentials last, by the clock of the one who lends them.

@@ -29,8 +29,20 @@ impl fmt::Display for Failure {
         if self.attempts > 1 {
             write!(f, " after {} attempts", self.attempts)?;
         }
-        write!(f, ": {}", self.source)
+        f.write_str(": ")?;
+        f.write_str(&with_cause(&self.source))
     }
+}
+
+/// An error and its first cause, which the clients of stores leave out where it is the network's or TLS's.
+pub(crate) fn with_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = error.to_string();
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let cause = cause.to_string();
+    if text.contains(&cause) { text } else { format!("{text}: {cause}") }
 }
 
 /// Why rows did not become objects. Each variant asks something else of the caller.

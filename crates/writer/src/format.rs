@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use model::{
     Check, Importance, Invalid, Key, Kind, Nonce, Offset, Plugin, Settings, UnknownPlugin, ValueSchema, Values, Width,
@@ -107,6 +107,20 @@ pub trait Format: fmt::Debug + Send + Sync {
         value_schema: Option<&ValueSchema>,
         footer: &FileFooter,
     ) -> Result<Box<dyn Encoder>, String>;
+
+    /// Why rows with the columns of `values` cannot be in a file of this format; `None` when they can. Says before any row
+    /// is appended what [`Self::open`] and the first [`Encoder::write`] would say.
+    fn refusal(&self, values: &Values, value_schema: Option<&ValueSchema>) -> Option<String> {
+        let schema = match values {
+            Values::Typed(columns) => Arc::new(Schema::new(columns.fields().clone())),
+            Values::Schemaless(_) => Arc::new(Schema::empty()),
+        };
+        let mut encoder = match self.open(&schema, value_schema, &FileFooter::default()) {
+            Ok(encoder) => encoder,
+            Err(reason) => return Some(reason),
+        };
+        encoder.write(&[values.slice(0, 0)]).err()
+    }
 
     /// What a finished file of `file_bytes` bytes says of itself, read from `piece`: its bytes at [`Self::label_place`].
     fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead;

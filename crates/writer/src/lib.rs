@@ -71,7 +71,9 @@ pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format
 pub use json_format::{JSON_DECIMAL_FORMAT, JsonFormat};
 pub use kafka_columns::{KAFKA_COLUMNS, KAFKA_COLUMNS_PREFIX, KafkaColumns, NameClash, WithColumns};
 pub use label::{Label, LabelRead};
-pub use null_values::{BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues, TOMBSTONE_ENCODED_PARTITION};
+pub use null_values::{
+    BEHAVIOR_ON_NULL_VALUES, NullValue, NullValues, REPORT_NULL_VALUES_TO_DLQ, TOMBSTONE_ENCODED_PARTITION,
+};
 pub use orphans::{OrphanedUpload, UPLOAD_ORPHAN_AGE_MS, orphan_age};
 pub use parquet_format::{ParquetFormat, Preview, ROW_GROUP_ROWS_MAX, preview};
 pub use parquet_keys::{

@@ -177,7 +177,9 @@ fn paths_of_times_are_those_of_upstream_s_tests() {
     let time_based = |duration, pattern, extractor| {
         [AVRO, TIME, ("partition.duration.ms", duration), ("path.format", pattern), extractor, LOCALE, LOS_ANGELES]
     };
-    let cases: [(&str, Vec<(&str, &str)>, Batch, i64, &str); 6] = [
+    /// Test, settings, records, first offset, path.
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, Batch, i64, &'a str);
+    let cases: [Case<'_>; 6] = [
         (
             "...RecordTimestampHours",
             from_record(HOURLY, LOS_ANGELES).into(),

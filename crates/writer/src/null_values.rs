@@ -14,6 +14,17 @@ pub const BEHAVIOR_ON_NULL_VALUES: Key = Key::new(
 .group("S3", 26)
 .shown(Width::Short, "Behavior for null-valued records");
 
+/// Whether those that are left out are reported.
+pub const REPORT_NULL_VALUES_TO_DLQ: Key = Key::new(
+    "report.null.values.to.dlq",
+    Kind::Boolean,
+    "Whether records left out by behavior.on.null.values=ignore are reported as bad records are, to the dead letter topic \
+     and the log. They stop no task.",
+)
+.default("true")
+.group("S3", 27)
+.shown(Width::Short, "Report null value to dlq");
+
 /// Where keys of records without a value lie.
 pub const TOMBSTONE_ENCODED_PARTITION: Key = Key::new(
     "tombstone.encoded.partition",
@@ -26,7 +37,7 @@ pub const TOMBSTONE_ENCODED_PARTITION: Key = Key::new(
 .shown(Width::Short, "Tombstone Encoded Partition");
 
 /// Keys of records without a value.
-pub(crate) const KEYS: &[Key] = &[BEHAVIOR_ON_NULL_VALUES, TOMBSTONE_ENCODED_PARTITION];
+pub(crate) const KEYS: &[Key] = &[BEHAVIOR_ON_NULL_VALUES, REPORT_NULL_VALUES_TO_DLQ, TOMBSTONE_ENCODED_PARTITION];
 
 /// What becomes of records without a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

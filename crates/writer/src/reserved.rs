@@ -24,15 +24,6 @@ const S3_HTTP_SEND_EXPECT_CONTINUE: Key =
         .ignored("requests are sent without waiting for 100-continue, as false asks")
         .group("S3", 25)
         .shown(Width::Short, "S3 HTTP Send Uses Expect Continue");
-const REPORT_NULL_VALUES_TO_DLQ: Key = Key::new(
-    "report.null.values.to.dlq",
-    Kind::Boolean,
-    "Whether records left out by behavior.on.null.values=ignore are reported.",
-)
-.default("true")
-.not_yet("the dead letter queue")
-.group("S3", 27)
-.shown(Width::Short, "Report null value to dlq");
 const MAX_WRITE_DURATION_MS: Key =
     Key::new("max.write.duration.ms", Kind::Long, "Longest time of one write of records.")
         .default("9223372036854775807")
@@ -91,7 +82,6 @@ const SHUTDOWN_TIMEOUT_MS: Key =
 pub(crate) const KEYS: &[Key] = &[
     STORAGE_CLASS,
     S3_HTTP_SEND_EXPECT_CONTINUE,
-    REPORT_NULL_VALUES_TO_DLQ,
     MAX_WRITE_DURATION_MS,
     S3_SEND_DIGEST,
     MAX_FILES_SCAN_LIMIT,

@@ -320,6 +320,7 @@ mod tests {
         assert!(error.is_transient(), "{error}");
         let text = error.to_string();
         assert!(text.contains("S3 bucket b at http://127.0.0.1:1 after 3 attempts"), "{text}");
+        assert!(text.contains("Connection refused"), "{text}");
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tracing::warn;
 
-use crate::error::{Error, Failure, Verdict, verdict};
+use crate::error::{Error, Failure, Verdict, verdict, with_cause};
 use crate::label::Label;
 use crate::s3_requests::{NumberedUploads, S3Bucket};
 
@@ -453,7 +453,7 @@ impl Store {
         let bound = rules.backoff.saturating_mul(1 << (attempt - 1).min(16)).min(rules.backoff_max);
         let share = self.0.jitter.lock().unwrap_or_else(PoisonError::into_inner).random_range(0.0..=1.0);
         let wait = bound.mul_f64(share);
-        warn!(action = failure.action, key = %failure.key, attempt, wait_ms = wait.as_millis(), error = %failure.source, "store request failed, trying again");
+        warn!(action = failure.action, key = %failure.key, attempt, wait_ms = wait.as_millis(), error = with_cause(&failure.source), "store request failed, trying again");
         tokio::time::sleep(wait).await;
     }
 

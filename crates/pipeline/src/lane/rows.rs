@@ -1,23 +1,29 @@
 //! What becomes of the rows of a batch: decoded, typed, fitted to the schema of the open cut, placed, appended.
 
-use arrow::array::{Array, StructArray};
+use arrow::array::StructArray;
 use model::{Batch, CutReason, Offset, RawBatch, Rejected, SchemaRef, Stage, Values};
-use schema::{TableSchema, merge, project};
+use schema::{Decoded, TableSchema, merge, project};
+use tokio::time::{Instant, sleep};
 use tracing::warn;
-use writer::{KafkaColumns, OpenCut, Placed, Split};
+use writer::{OpenCut, Placed, Split};
 
 use super::Lane;
+use crate::rules::{DATA_EXCEPTION, PARTITION_EXCEPTION};
 use crate::schemas::Version;
 use crate::{TaskError, Tolerance};
+
+/// Upstream's sentence about a record without a value that is left out and reported.
+const NULL_VALUE: &str = "Skipping null value record.";
 
 impl Lane {
     /// Writes the rows of `raw` that can be written; the first one that must not be left out is the error.
     pub(super) async fn write(&mut self, raw: &RawBatch) -> Result<(), TaskError> {
         let Some(last) = raw.offsets.last().copied().and_then(Offset::new) else { return Ok(()) };
         self.parts.metrics.read(raw.len(), raw.bytes());
-        let decoded = self.decoding.decode(raw).await?;
+        let decoded = self.decode(raw).await?;
+        self.reporter.begin(raw, self.parts.replay.is_some());
         let mut fault = None;
-        let fence = self.tolerate(&decoded.rejected, &mut fault);
+        let fence = self.tolerate(&decoded.rejected, DATA_EXCEPTION, &mut fault);
         for batch in decoded.batches {
             let within = batch.offsets.partition_point(|offset| fence.is_none_or(|fence| *offset < fence.get()));
             let batch = if within < batch.len() { batch.slice(0, within) } else { batch };
@@ -28,37 +34,71 @@ impl Lane {
             }
         }
         match fault {
-            Some(fault) => Err(fault),
+            Some(fault) => {
+                if let TaskError::Record { rejected, exception } = &fault {
+                    self.reporter.report(rejected, exception);
+                }
+                self.reporter.settled().await?;
+                Err(fault)
+            }
             None => {
                 self.position = last.next();
-                Ok(())
+                self.reporter.make_room().await
             }
         }
     }
 
-    /// Counts rejected records. With `errors.tolerance=none` the first one is the task's fault, and rows from its offset on
-    /// must not be written.
-    fn tolerate(&self, rejected: &[Rejected], fault: &mut Option<TaskError>) -> Option<Offset> {
+    /// Decodes and transforms; while that fails on something that may be over by itself, it tries again for as long as
+    /// `errors.retry.timeout` says.
+    pub(super) async fn decode(&mut self, raw: &RawBatch) -> Result<Decoded, TaskError> {
+        let (began, mut failures) = (Instant::now(), 0);
+        loop {
+            let error = match self.decoding.decode(raw).await {
+                Err(error) if error.is_transient() => error,
+                done => return done,
+            };
+            failures += 1;
+            self.parts.metrics.attempt_failed(self.parts.clock.now_ms());
+            let rules = &self.parts.recipe.errors.retry;
+            let Some(delay) = rules.delay(failures, began.elapsed(), &mut self.parts.rng) else { return Err(error) };
+            let topic_partition = &self.parts.topic_partition;
+            warn!(%topic_partition, failures, delay_ms = delay.as_millis(), %error, "could not decode, trying again");
+            sleep(delay).await;
+            self.parts.metrics.retried();
+        }
+    }
+
+    /// Counts rejected records and reports those that are left out. With `errors.tolerance=none` the first one is the
+    /// task's fault, and rows from its offset on must not be written.
+    fn tolerate(
+        &mut self,
+        rejected: &[Rejected],
+        exception: &'static str,
+        fault: &mut Option<TaskError>,
+    ) -> Option<Offset> {
         let first = rejected.first()?;
-        self.parts.metrics.rejected(rejected);
-        match self.parts.recipe.tolerance {
+        match self.parts.recipe.errors.tolerance {
             Tolerance::All => {
-                warn!(records = rejected.len(), first = %first, stage = first.stage.as_str(), "records left out");
+                self.reporter.count(rejected, true);
+                rejected.iter().for_each(|one| self.reporter.report(one, exception));
+                let stage = first.stage.as_str();
+                warn!(records = rejected.len(), first = %first.at, stage, "records left out");
                 None
             }
             Tolerance::None => {
-                *fault = Some(TaskError::Record { rejected: first.clone() });
+                self.reporter.count(&rejected[..1], false);
+                *fault = Some(TaskError::Record { rejected: first.clone(), exception });
                 Some(first.at.offset)
             }
         }
     }
 
     /// The rows of `batch` that go on.
-    fn admit(&self, batch: Batch, rejected: &[Rejected], fault: &mut Option<TaskError>) -> Batch {
+    fn admit(&mut self, batch: Batch, rejected: &[Rejected], fault: &mut Option<TaskError>) -> Batch {
         if rejected.is_empty() {
             return batch;
         }
-        match self.tolerate(rejected, fault) {
+        match self.tolerate(rejected, DATA_EXCEPTION, fault) {
             Some(_) => batch.slice(0, rejected[0].row),
             None => batch.select(&without(rejected, batch.len())),
         }
@@ -67,6 +107,7 @@ impl Lane {
     /// Writes what can be written and returns the fault that the task must stop for, if there is one.
     async fn write_batch(&mut self, mut batch: Batch, raw: &RawBatch) -> Result<Option<TaskError>, TaskError> {
         let (mut fault, mut waits) = (None, false);
+        let has_own_schema = matches!(batch.values, Values::Typed(_));
         let version = match &batch.values {
             Values::Schemaless(texts) if self.parts.recipe.files.format.needs_columns() => {
                 let rows = self.parts.typing.read(texts).await?;
@@ -83,21 +124,28 @@ impl Lane {
                 Some(self.parts.typing.version())
             }
             Values::Schemaless(_) => None,
-            Values::Typed(columns) => {
-                let schema = TableSchema::new(columns.fields()).map_err(|error| TaskError::Data(error.to_string()))?;
-                Some(Version::given(schema))
-            }
+            Values::Typed(columns) => match TableSchema::new(columns.fields()) {
+                Ok(schema) => Some(Version::given(schema)),
+                Err(error) => {
+                    let rejected = all_rejected(&batch, Stage::TaskPut, &error.to_string());
+                    batch = self.admit(batch, &rejected, &mut fault);
+                    None
+                }
+            },
         };
         match self.parts.recipe.null_values.sift(&batch) {
             Ok(None) => {}
-            Ok(Some(sifted)) => batch = sifted,
+            Ok(Some(sifted)) => {
+                self.report_null_values(&batch);
+                batch = sifted;
+            }
             Err(tombstone) => {
                 let within = batch.offsets.partition_point(|offset| *offset < tombstone.at.offset.get());
                 batch = batch.slice(0, within);
                 fault = Some(TaskError::Data(tombstone.to_string()));
             }
         }
-        if let Some(rejected) = no_columns(&batch) {
+        if let Some(rejected) = no_columns(&batch).or_else(|| self.unwritable(&batch, has_own_schema)) {
             batch = self.admit(batch, &rejected, &mut fault);
         }
         // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too. Not for
@@ -112,6 +160,34 @@ impl Lane {
             self.waits |= waits;
         }
         Ok(fault)
+    }
+
+    /// All rows, when the format cannot write their columns: the only thing that a writer has against a row. Where the
+    /// rows did not bring their schema, none of them is to blame, and the task fails when their file is made.
+    fn unwritable(&mut self, batch: &Batch, has_own_schema: bool) -> Option<Vec<Rejected>> {
+        let Values::Typed(columns) = &batch.values else { return None };
+        if !has_own_schema || !has_values(&batch.values) {
+            return None;
+        }
+        if self.asked.as_ref().is_none_or(|(asked, _)| asked != columns.fields()) {
+            let format = &self.parts.recipe.files.format;
+            self.asked = Some((columns.fields().clone(), format.refusal(&batch.values, batch.schema.as_deref())));
+        }
+        let (_, reason) = self.asked.as_ref()?;
+        reason.as_ref().map(|reason| all_rejected(batch, Stage::TaskPut, reason))
+    }
+
+    /// Reports the records without a value, which are left out because the configuration says so: they stop no task.
+    fn report_null_values(&mut self, batch: &Batch) {
+        if !self.parts.recipe.errors.reports_null_values || !self.reporter.is_heard() {
+            return;
+        }
+        let Some(nulls) = batch.values.nulls() else { return };
+        let null =
+            |row| Rejected { row, at: batch.position(row), stage: Stage::TaskPut, reason: NULL_VALUE.to_owned() };
+        let rejected: Vec<Rejected> = (0..batch.len()).filter(|row| nulls.is_null(*row)).map(null).collect();
+        self.reporter.count(&rejected, true);
+        rejected.iter().for_each(|one| self.reporter.report(one, DATA_EXCEPTION));
     }
 
     /// Makes the open cut ready for rows of `version`: its rows are brought to a newer version of the same schema, or it
@@ -176,10 +252,10 @@ impl Lane {
         let mut placed = self.partitioner.split(&batch, clock_ms);
         if !placed.rejected.is_empty() {
             let rejected = std::mem::take(&mut placed.rejected);
-            (batch, placed) = self.admit_placed(batch, &placed, &rejected, fault);
+            (batch, placed) = self.admit_placed(batch, &placed, &rejected, PARTITION_EXCEPTION, fault);
         }
-        if let Some(columns) = &self.parts.recipe.kafka_columns {
-            (batch, placed) = self.with_kafka_columns(columns, batch, placed, raw, fault);
+        if self.parts.recipe.kafka_columns.is_some() {
+            (batch, placed) = self.with_kafka_columns(batch, placed, raw, fault);
         }
         let mut from = 0;
         while from < batch.len() {
@@ -200,13 +276,14 @@ impl Lane {
 
     /// The rows that go on, after all have a path.
     fn admit_placed(
-        &self,
+        &mut self,
         batch: Batch,
         placed: &Placed,
         rejected: &[Rejected],
+        exception: &'static str,
         fault: &mut Option<TaskError>,
     ) -> (Batch, Placed) {
-        let rows = match self.tolerate(rejected, fault) {
+        let rows = match self.tolerate(rejected, exception, fault) {
             Some(_) => (0..rejected[0].row as u32).collect(),
             None => without(rejected, batch.len()),
         };
@@ -215,13 +292,14 @@ impl Lane {
 
     /// The rows with the columns of `kafka.columns`.
     fn with_kafka_columns(
-        &self,
-        columns: &KafkaColumns,
+        &mut self,
         mut batch: Batch,
         mut placed: Placed,
         raw: &RawBatch,
         fault: &mut Option<TaskError>,
     ) -> (Batch, Placed) {
+        let recipe = self.parts.recipe.clone();
+        let Some(columns) = &recipe.kafka_columns else { return (batch, placed) };
         let added = loop {
             match columns.add(&batch, raw) {
                 Ok(added) => break added,
@@ -243,7 +321,7 @@ impl Lane {
         batch.values = added.values;
         match rejected.is_empty() {
             true => (batch, placed),
-            false => self.admit_placed(batch, &placed, &rejected, fault),
+            false => self.admit_placed(batch, &placed, &rejected, DATA_EXCEPTION, fault),
         }
     }
 
@@ -312,7 +390,12 @@ fn no_columns(batch: &Batch) -> Option<Vec<Rejected>> {
     }
     let reason = "no record of the topic had a field with a value yet, so its schema cannot be inferred; give \
                   value.converter.schema";
-    let reject =
-        |row| Rejected { row, at: batch.position(row), stage: Stage::ValueConverter, reason: reason.to_owned() };
-    Some((0..batch.len()).filter(|row| columns.is_valid(*row)).map(reject).collect())
+    Some(all_rejected(batch, Stage::ValueConverter, reason))
+}
+
+/// Every row that has a value.
+fn all_rejected(batch: &Batch, stage: Stage, reason: &str) -> Vec<Rejected> {
+    let reject = |row| Rejected { row, at: batch.position(row), stage, reason: reason.to_owned() };
+    let nulls = batch.values.nulls();
+    (0..batch.len()).filter(|row| nulls.is_none_or(|nulls| nulls.is_valid(*row))).map(reject).collect()
 }

@@ -118,6 +118,7 @@ impl Loop {
             share: Box::new(move || budget.share()),
             held: held_bytes.clone(),
             metrics: self.task.metrics.clone(),
+            dead_letters: self.task.dead_letters.clone(),
             outbox,
             closed: closed_sender,
         });
