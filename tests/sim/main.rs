@@ -36,6 +36,7 @@ mod seeds;
 mod taps;
 mod truth;
 mod versions;
+mod views;
 mod watch;
 mod weather;
 mod witness;

@@ -140,6 +140,8 @@ pub(crate) struct Lane {
     waits: bool,
     /// Columns that the format was last asked about, and why it cannot write them.
     asked: Option<(Fields, Option<String>)>,
+    /// The same of the keys.
+    asked_of_keys: Option<(Fields, Option<String>)>,
     /// Names that schema in the cut's files.
     context: Arc<FileContext>,
 }
@@ -173,6 +175,7 @@ impl Lane {
             files: FileSchemas::new(&recipe),
             waits: false,
             asked: None,
+            asked_of_keys: None,
             context,
             parts,
         }
