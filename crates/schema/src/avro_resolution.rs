@@ -113,13 +113,13 @@ impl<'n> Resolver<'n, '_> {
             Plan::Single(inner) => {
                 self.resolve((written, around), Target { place: (&place.0[0], place.1), plan: inner, ..target })
             }
-            Plan::Union(plans) => self.into_union((written, around), place, plans, target.data_type),
+            Plan::Union(plans) => self.one_of_union((written, around), place, plans, target.data_type),
             _ if is_null(written) => Err("a null cannot be what the latest schema asks for".to_owned()),
             _ => self.plain((written, around), Target { place, ..target }),
         }
     }
 
-    fn into_union(
+    fn one_of_union(
         &mut self,
         written: Place<'n>,
         (branches, around): Place<'n>,
