@@ -106,7 +106,7 @@ impl Scene {
         let goes_up_in_parts = rng.random_bool(0.4);
         let quiet_within = rotation(&mut rng, &mut pairs, goes_up_in_parts);
         pairs.push(("errors.tolerance", "all".to_owned()));
-        pairs.push(("behavior.on.null.values", "ignore".to_owned()));
+        pairs.extend(views(seed));
         let deed = match rng.random_range(0..10) {
             0 | 1 => Deed::LoseGroup,
             2 => Deed::Reshape,
@@ -211,6 +211,24 @@ fn rotation(rng: &mut StdRng, pairs: &mut Pairs, has_large_files: bool) -> Optio
         pairs.push(("rotate.file.on.partition.change", "false".to_owned()));
     }
     quiet_within
+}
+
+/// Whether keys, headers and tombstones are written. Drawn apart, so that the other choices of a seed stay what they were.
+fn views(seed: u64) -> Pairs {
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5EED_0F71_E35D);
+    let (keys, headers) = (rng.random_bool(0.3), rng.random_bool(0.2));
+    let mut pairs = Pairs::new();
+    let mut set = |key, value: &str| pairs.push((key, value.to_owned()));
+    if keys {
+        set("store.kafka.keys", "true");
+        set("keys.format.class", "parquet");
+    }
+    if headers {
+        set("store.kafka.headers", "true");
+        set("headers.format.class", "parquet");
+    }
+    set("behavior.on.null.values", if keys && rng.random_bool(0.6) { "write" } else { "ignore" });
+    pairs
 }
 
 fn at(rng: &mut StdRng) -> Duration {

@@ -122,6 +122,8 @@ pub(crate) struct Lane {
     waits: bool,
     /// Columns that the format was last asked about, and why it cannot write them.
     asked: Option<(Fields, Option<String>)>,
+    /// The same of the keys.
+    asked_of_keys: Option<(Fields, Option<String>)>,
     /// Names that schema in the cut's files.
     context: Arc<FileContext>,
 }
@@ -152,6 +154,7 @@ impl Lane {
             schema_name: None,
             waits: false,
             asked: None,
+            asked_of_keys: None,
             context,
             parts,
         }

@@ -189,12 +189,15 @@ pub(crate) fn edit_texts(
     (made.finish(), refused)
 }
 
+/// What is said of a text that no converter has looked into and that is no JSON.
+pub(crate) const NOT_JSON: &str = "the value is not valid JSON";
+
 /// The JSON value in `row`.
 pub(crate) fn parse(texts: &BinaryArray, row: usize) -> Result<Value, String> {
     if texts.is_null(row) {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(texts.value(row)).map_err(|error| format!("the value is not valid JSON: {error}"))
+    serde_json::from_slice(texts.value(row)).map_err(|error| format!("{NOT_JSON}: {error}"))
 }
 
 /// Collects JSON texts in one growing column.

@@ -239,7 +239,7 @@ impl Lane {
         if let Some(reason) = self.due() {
             self.close_open(reason).await?;
         }
-        let rejected = self.parts.recipe.files.views.reject(&batch);
+        let rejected = self.without_a_view(&batch);
         batch = self.admit(batch, &rejected, fault);
         if batch.is_empty() {
             return Ok(());
@@ -272,6 +272,22 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// The rows that cannot be in a file of keys or headers, and so are in none.
+    fn without_a_view(&mut self, batch: &Batch) -> Vec<Rejected> {
+        let views = &self.parts.recipe.files.views;
+        if let Some(Values::Typed(keys)) = &batch.key_values {
+            if self.asked_of_keys.as_ref().is_none_or(|(asked, _)| asked != keys.fields()) {
+                self.asked_of_keys = Some((keys.fields().clone(), views.refusal_of_keys(batch)));
+            }
+            if let Some((_, Some(reason))) = &self.asked_of_keys {
+                let (stage, reason) = (Stage::TaskPut, reason.clone());
+                let reject = |row| Rejected { row, at: batch.position(row), stage, reason: reason.clone() };
+                return (0..batch.len()).map(reject).collect();
+            }
+        }
+        views.reject(batch)
     }
 
     /// The rows that go on, after all have a path.
