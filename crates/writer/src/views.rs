@@ -167,7 +167,8 @@ impl Views {
     /// The records of `batch` that have no row in some view, by rising row.
     pub fn reject(&self, batch: &Batch) -> Vec<Rejected> {
         let mut rejected = Vec::new();
-        for row in 0..batch.len() {
+        let rows = if self.beside.is_empty() { 0 } else { batch.len() };
+        for row in 0..rows {
             let fault = self.beside.iter().find_map(|one| match one.view {
                 View::Values => None,
                 View::Keys => key_fault(batch, row),

@@ -22,9 +22,9 @@ pub(super) struct BoundedPartitioner {
 
 impl BoundedPartitioner {
     pub(super) fn new(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<BoundedPartitioner, Invalid> {
-        // A format that does not exist is reported where it is built.
+        // What is wrong with formats is reported where they are built.
         let extension = format::format(settings).map_or(String::new(), |format| format.extension().to_owned());
-        let views = Views::new(settings)?;
+        let views = Views::new(settings).unwrap_or_default();
         let beside = views.endings().map(|(_, ending)| ending);
         let longest = beside.fold(extension, |long, ending| if ending.len() > long.len() { ending } else { long });
         let layout = Layout::new(settings, &longest)?;
