@@ -14,7 +14,7 @@ use crate::{Recipe, TaskError};
 /// Schemas that a cut holds side by side; one more closes it.
 const SCHEMAS_OF_A_CUT_MAX: usize = 100;
 
-/// Schemas that a lane remembers; more are forgotten when the next cut begins.
+/// Schemas that a lane remembers; more are forgotten when rows of another one begin a cut.
 const SCHEMAS_KNOWN_MAX: usize = 1_000;
 
 /// The schemas of rows that bring their own, and of the files that the open cut has for them.
@@ -83,6 +83,11 @@ impl FileSchemas {
         let schema = RecordSchema { fields: fields.clone(), value: value.cloned().unwrap_or_default() };
         if let Some(known) = self.known.iter().position(|known| known.schema == schema) {
             return known;
+        }
+        if self.known.len() >= SCHEMAS_KNOWN_MAX && self.schemas.is_empty() {
+            // Only here, where no number of one is in use: the rows of the last are written.
+            self.known.clear();
+            self.ways.clear();
         }
         let context = recipe.files_with_schema(&name_of(&schema));
         self.known.push(Known { schema, context });
@@ -164,10 +169,6 @@ impl FileSchemas {
         self.of_path.clear();
         self.schemas.clear();
         self.places.clear();
-        if self.known.len() > SCHEMAS_KNOWN_MAX {
-            self.known.clear();
-            self.ways.clear();
-        }
     }
 
     /// Whether a path has one file whatever the schemas of its rows are.
