@@ -35,6 +35,7 @@ mod scene;
 mod seeds;
 mod taps;
 mod truth;
+mod versions;
 mod views;
 mod watch;
 mod weather;

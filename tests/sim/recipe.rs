@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Fingerprint, Plugin, Settings, find};
 use pipeline::{ErrorRules, Recipe, StoreRecovery, Tolerance, TopicSchemas};
-use schema::{BuildConverter, CONVERTERS, Converter, HEADER_CONVERTERS, Part};
+use schema::{BuildConverter, CONVERTERS, Converter, HEADER_CONVERTERS, Part, SchemaRules};
 use source::Recovery;
 use writer::newest::Labels;
 use writer::{
@@ -87,6 +87,7 @@ pub(crate) fn recipe(
         }),
         rotation: Rotation::new(&settings).expect("the keys are right"),
         null_values: NullValues::new(&settings).expect("the keys are right"),
+        schema_rules: SchemaRules::new(&settings).expect("the keys are right"),
         errors: ErrorRules { context_headers: true, ..ErrorRules::of(tolerance) },
         kafka_columns: KafkaColumns::new(&settings).expect("the keys are right"),
         files: FileContext {

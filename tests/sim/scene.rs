@@ -149,6 +149,7 @@ impl Scene {
                 (0..rng.random_range(0..3)).map(|_| (at(&mut rng), Act::Retain(rng.random_range(0..partitions)))),
             );
         }
+        alternate(&mut StdRng::seed_from_u64(!seed), &mut make, &mut acts);
         acts.sort_by_key(|(at, _)| *at);
         Scene { make, workers, storm, acts, deed, quiet_within }
     }
@@ -282,6 +283,30 @@ fn produce(rng: &mut StdRng, make: &Make) -> Vec<(Duration, Act)> {
         }
     }
     acts
+}
+
+/// In some worlds records bring their schema, in versions that alternate. It has a source of its own, so that the other
+/// worlds stay what they are.
+fn alternate(rng: &mut StdRng, make: &mut Make, acts: &mut [(Duration, Act)]) {
+    if rng.random_bool(0.7) {
+        return;
+    }
+    match rng.random_range(0..6) {
+        0 => make.pairs.push(("schema.change.files", "cut".to_owned())),
+        1 => make.pairs.push(("schema.compatibility", "BACKWARD".to_owned())),
+        2 => make.pairs.push(("schema.compatibility", "FULL".to_owned())),
+        _ => {}
+    }
+    let versions = rng.random_range(2..=3);
+    for (_, act) in acts {
+        if let Act::Produce(_, fields, _) = act {
+            let version = rng.random_range(1..=versions);
+            *fields = json!({ "color": fields["color"], "v": fields["v"].as_f64(), "sv": version });
+            if version > 1 {
+                fields[format!("w{version}")] = "new".into();
+            }
+        }
+    }
 }
 
 fn faults(rng: &mut StdRng, workers: usize) -> Vec<(Duration, Act)> {

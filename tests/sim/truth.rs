@@ -43,6 +43,8 @@ pub(crate) struct Truth {
     path_of: PathOf,
     /// The store knows If-None-Match.
     conditional: bool,
+    /// Versions of a schema have files of their own.
+    pub(crate) by_version: bool,
     pub(crate) records: BTreeMap<(i32, i64), Record>,
     pub(crate) objects: BTreeMap<String, Object>,
     /// Objects beside the files of data.
@@ -86,6 +88,7 @@ impl Truth {
             began: Instant::now(),
             path_of,
             conditional,
+            by_version: true,
             records: BTreeMap::new(),
             objects: BTreeMap::new(),
             schemas: BTreeMap::new(),
@@ -393,7 +396,8 @@ impl Truth {
         self.excused.contains(place) && !is_visible
     }
 
-    /// The files of a cut hold exactly the records of its range, each in the file of its path.
+    /// The files of a cut hold exactly the records of its range, each in the file of its path, and of its version where
+    /// versions have files of their own.
     fn judge_cut(&self, nonce: &str) -> Option<String> {
         let Some((lane, range, plan)) = self.plans.get(nonce) else {
             return Some(format!("objects appeared under the nonce {nonce}, which no plan has"));
@@ -402,7 +406,11 @@ impl Truth {
             // A cut that was partly replaced is no whole any more; its records are looked for one by one.
             return None;
         }
-        let mut paths: BTreeMap<(String, Of), Vec<i64>> = BTreeMap::new();
+        let version = |place: &(i32, i64)| {
+            let value = self.records.get(place).filter(|_| self.by_version)?.value.as_ref()?;
+            value["sv"].as_i64()
+        };
+        let mut paths: BTreeMap<(String, Of, Option<i64>), Vec<i64>> = BTreeMap::new();
         let records = self.records.range((*lane, range.start().get())..(*lane, range.end().get()));
         for (place, record) in records.filter(|(place, record)| !self.is_gone(place, record)) {
             let path = match record.is_tombstone {
@@ -410,13 +418,14 @@ impl Truth {
                 false => (self.path_of)(partition_of(*lane), record, plan.clock_ms),
             };
             for of in self.must_be_in(record) {
-                paths.entry((path.clone(), of)).or_default().push(place.1);
+                paths.entry((path.clone(), of, version(place))).or_default().push(place.1);
             }
         }
         let files = self.objects.values().filter(|object| object.nonce == nonce);
         let offsets = |file: &Object| file.rows.iter().filter_map(|row| row["o"].as_i64()).collect();
-        let found: BTreeMap<(String, Of), Vec<i64>> =
-            files.map(|file| ((file.path.clone(), file.of), offsets(file))).collect();
+        let of_first = |file: &Object| version(&(file.lane, file.first));
+        let found: BTreeMap<(String, Of, Option<i64>), Vec<i64>> =
+            files.map(|file| ((file.path.clone(), file.of, of_first(file)), offsets(file))).collect();
         if found == paths && plan.files as usize == found.len() {
             return None;
         }

@@ -20,6 +20,7 @@ use crate::oracle::{Oracle, Wrong};
 use crate::read::{Of, place_text};
 use crate::recipe::Pairs;
 use crate::truth::{PathOf, Record, Truth};
+use crate::versions::envelope;
 use crate::watch::{watch_log, watch_store};
 use crate::weather::Weather;
 use crate::witness::Witness;
@@ -128,6 +129,9 @@ impl World {
     pub(crate) fn new(make: Make) -> World {
         let weather = Weather::new(make.seed);
         let mut truth = Truth::new(make.path_of, make.conditional);
+        let projects =
+            |(key, mode): &(&str, String)| *key == "schema.compatibility" && mode != "NONE" && mode != "unknown";
+        truth.by_version = !make.pairs.iter().any(projects);
         let is_set = |key: &str| make.pairs.iter().any(|(known, value)| *known == key && value == "true");
         truth.beside.extend(is_set("store.kafka.keys").then_some(Of::Keys));
         truth.beside.extend(is_set("store.kafka.headers").then_some(Of::Headers));
@@ -389,13 +393,16 @@ impl World {
         self.truth().records.entry((partition, offset)).and_modify(|record| record.value = Some(value));
     }
 
-    /// As [`Self::produce`] with a record time.
+    /// As [`Self::produce`] with a record time. Fields with a version `sv` come with their schema, in an envelope.
     pub(crate) fn produce_at(&self, partition: i32, fields: Value, time_ms: i64) -> i64 {
         let mut value = json!({ "p": partition, "o": self.end(partition) });
         for (name, field) in fields.as_object().into_iter().flatten() {
             value[name] = field.clone();
         }
-        let text = value.to_string();
+        let text = match value["sv"].as_i64() {
+            Some(version) => envelope(version, &value),
+            None => value.to_string(),
+        };
         self.append(partition, Some(text.as_bytes()), Record { value: Some(value), is_tombstone: false, time_ms })
     }
 

@@ -326,6 +326,7 @@ impl Assembly for House {
             }
         }
         validation.warnings.extend(writer::store_advice(&settings));
+        validation.warnings.extend(schema::SchemaRules::warning(&settings));
         validation.warnings.extend(consumer::advice(config));
         validation.warn_unknown(config, FREE_PREFIXES);
         validation

@@ -10,13 +10,11 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{cast, nullif, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+pub(crate) use model::DEFAULT_MARK;
 use model::{Batch, Rejected, Stage, Values, is_whole_value, whole_value_field};
 use serde_json::{Map, Value};
 
 use crate::{Transform, Transformed};
-
-/// Metadata of a field that has a default: the default as JSON text, as the schema converters leave it.
-pub(crate) const DEFAULT_MARK: &str = "sluice.default";
 
 /// Bytes that one column of texts may hold.
 const COLUMN_BYTES_MAX: usize = i32::MAX as usize;

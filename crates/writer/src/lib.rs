@@ -139,6 +139,6 @@ pub mod timestamp;
 pub mod zone;
 
 pub use layout::Layout;
-pub use partition::{BuildPartitioner, PARTITIONERS, Partitioner, Placed, Split, partitioner_plugin};
+pub use partition::{BuildPartitioner, PARTITIONERS, Partitioner, Placed, Split, is_of_tombstones, partitioner_plugin};
 pub use rotation::{CutState, Rotation, Verdict};
 pub use timestamp::EXTRACTORS;
