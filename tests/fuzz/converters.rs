@@ -35,9 +35,9 @@ pub(crate) fn string_bytes_numbers(data: &[u8]) {
     decode(converter.as_mut(), part, &[data, &data[..data.len() / 2]]);
 }
 
-/// What the text of a header says; said again, it says the same.
+/// What the text of a header says, which is no longer than an escape for each of its bytes.
 pub(crate) fn simple_header(data: &[u8]) {
     if let Some(said) = schema::simple_header(data) {
-        assert_eq!(schema::simple_header(said.as_bytes()).as_ref(), Some(&said), "{:?}", String::from_utf8_lossy(data));
+        assert!(said.len() <= 6 * data.len(), "{said}");
     }
 }

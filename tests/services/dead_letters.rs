@@ -43,6 +43,8 @@ pub(crate) const TESTS: &[Test] = &[
     },
 ];
 
+const TOLD: &str = "__connect.errors.";
+
 const SCRIPT: &str = include_str!("py/dead_letters.py");
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -69,15 +71,20 @@ impl Sent {
         json!({"key": self.key, "value": self.value, "timestamp": self.timestamp, "headers": self.headers})
     }
 
-    /// The letter's own headers, and what is told about the record after them.
-    fn context(&self) -> (Vec<(String, Option<String>)>, Vec<(String, String)>) {
-        let is_ours = |(name, _): &&(String, Option<String>)| name.starts_with("__connect.errors.");
-        let own = self.headers.iter().filter(|header| !is_ours(header)).cloned().collect();
-        let told = self.headers.iter().filter(is_ours).map(|(name, value)| {
+    /// The record as it was: without what is told about it.
+    fn as_it_was(&self) -> Sent {
+        let own = self.headers.iter().filter(|(name, _)| !name.starts_with(TOLD)).cloned().collect();
+        Sent { headers: own, ..self.clone() }
+    }
+
+    /// What is told about it, in order.
+    fn told(&self) -> Vec<(String, String)> {
+        let told = self.headers.iter().filter_map(|(name, value)| Some((name.strip_prefix(TOLD)?, value)));
+        told.map(|(name, value)| {
             let bytes: Vec<u8> = value.as_deref().unwrap_or_default().as_bytes().chunks(2).map(byte).collect();
-            (name.replace("__connect.errors.", ""), String::from_utf8(bytes).expect("Connect writes UTF-8"))
-        });
-        (own, told.collect())
+            (name.to_owned(), String::from_utf8(bytes).expect("Connect writes UTF-8"))
+        })
+        .collect()
     }
 }
 
@@ -142,7 +149,7 @@ fn every_kind() -> Outcome {
             ["TRANSFORMATION", "org.apache.kafka.connect.transforms.Cast$Value", DATA_EXCEPTION, "transform number: "],
         ),
         (
-            Sent { headers: headers[1..2].to_vec(), ..Sent::of(row(json!("no time"), json!("7"))) },
+            Sent { headers: headers[1..2].to_vec(), ..Sent::of(json!({"v": "7"}).to_string()) },
             ["TASK_PUT", SINK_TASK, "io.confluent.connect.storage.errors.PartitionException", "at"],
         ),
         (
@@ -180,10 +187,10 @@ fn every_kind() -> Outcome {
     assert_eq!(found.len(), bad.len(), "{found:?}");
     for (number, (sent, [stage, class, exception, message])) in (0..).zip(&bad) {
         let offset = number * 2 + 1;
-        let is_it = |letter: &&Sent| letter.context().1.contains(&("offset".to_owned(), offset.to_string()));
+        let is_it = |letter: &&Sent| letter.told().contains(&("offset".to_owned(), offset.to_string()));
         let letter = found.iter().find(is_it).unwrap_or_else(|| panic!("no letter of {offset}: {found:?}"));
-        let (own, told) = letter.context();
-        assert_eq!(&Sent { headers: own, ..letter.clone() }, sent);
+        assert_eq!(&letter.as_it_was(), sent);
+        let told = letter.told();
         let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
@@ -253,8 +260,8 @@ fn bad_avro() -> Outcome {
     sluice.create(&scene.connector, &scene.config(with(tolerant(&dead), changes)))?;
     let found = letters(scene.kafka, &dead, 2)?;
     for (letter, sent) in found.iter().zip([unknown, no_magic]) {
-        let (own, told) = letter.context();
-        assert_eq!(Sent { headers: own, ..letter.clone() }, sent);
+        assert_eq!(letter.as_it_was(), sent);
+        let told = letter.told();
         let class = ("class.name".to_owned(), "io.confluent.connect.avro.AvroConverter".to_owned());
         assert!(
             told.contains(&class) && told.contains(&("stage".to_owned(), "VALUE_CONVERTER".to_owned())),

@@ -22,6 +22,7 @@ mod store_features;
 mod streams;
 mod support;
 mod types;
+mod versions;
 mod views;
 
 fn main() -> ExitCode {
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
             registry::TESTS,
             dead_letters::TESTS,
             registry_access::TESTS,
+            versions::TESTS,
             store_faults::TESTS,
             store_features::TESTS,
             files::TESTS,

@@ -71,6 +71,9 @@ pub(crate) enum Action {
     // ---- records and topics
     BadRecord,
     Tombstone,
+    /// A file of keys or headers appeared; one of tombstones.
+    ViewVisible,
+    TombstonesVisible,
     OffsetsWithoutRecords,
     LaneWithoutRecords,
     /// A dead letter is acknowledged, late too; written after its sender gave up; lost on the way; sent once more because
@@ -184,6 +187,8 @@ impl Action {
             ClockBack,
             BadRecord,
             Tombstone,
+            ViewVisible,
+            TombstonesVisible,
             OffsetsWithoutRecords,
             LaneWithoutRecords,
             LetterAcknowledged,

@@ -168,7 +168,7 @@ async fn a_field_that_changes_its_type_is_an_error_of_that_record() {
 #[tokio::test(start_paused = true)]
 async fn an_empty_object_first_waits_for_fields_and_is_a_row() {
     let world = world(&[("flush.size", "2")]);
-    world.truth().records.insert((0, 0), crate::truth::Record { value: None, time_ms: 0 });
+    world.truth().records.insert((0, 0), crate::truth::Record { value: None, is_tombstone: false, time_ms: 0 });
     world.log().produce("t", 0, None, Some(b"{}"), 0, Vec::new());
     let worker = Worker::start(&world, "a");
     sleep(Duration::from_millis(200)).await;

@@ -214,7 +214,7 @@ async fn letters_that_wait_fill_no_memory() {
 async fn a_letter_is_its_record_and_says_what_is_wrong() {
     let world = world(&[TOLERANT]);
     let header = ("h".to_owned(), None);
-    world.truth().records.insert((0, 0), crate::truth::Record { value: None, time_ms: 5 });
+    world.truth().records.insert((0, 0), crate::truth::Record { value: None, is_tombstone: false, time_ms: 5 });
     world.log().produce("t", 0, Some(b"\xff key"), Some(b"no JSON"), 5, vec![header.clone()]);
     let worker = Worker::start(&world, "a");
     world.until("the end", World::is_done).await;

@@ -36,6 +36,8 @@ mod seeds;
 mod table;
 mod taps;
 mod truth;
+mod versions;
+mod views;
 mod watch;
 mod weather;
 mod witness;

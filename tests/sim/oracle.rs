@@ -19,7 +19,7 @@ pub(crate) enum Oracle {
     MadeTwice,
     /// A file holds rows of its name's lane, path and range, in order, as they were produced.
     Content,
-    /// The files of a cut are those of its plan, one for each path.
+    /// The files of a cut are those of its plan, one for each path, and for each version where versions have files of their own.
     Cut,
     /// What is committed as a plan can be read as one.
     Plan,

@@ -33,7 +33,7 @@ fn produce_colors(world: &World, number: i32, rounds: usize) {
     }
 }
 
-async fn work_off(world: &World, name: &str) {
+pub(crate) async fn work_off(world: &World, name: &str) {
     let worker = Worker::start(world, name);
     sleep(Duration::from_secs(5)).await;
     worker.stop().await;

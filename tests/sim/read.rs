@@ -9,16 +9,47 @@ use serde_json::Value;
 
 use crate::lanes::number_of;
 
+/// What an object holds of its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Of {
+    Values,
+    Keys,
+    Headers,
+}
+
 /// A Parquet object as it was read when it appeared.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Object {
     pub(crate) key: String,
+    pub(crate) of: Of,
     pub(crate) lane: i32,
     pub(crate) first: i64,
     pub(crate) path: String,
     pub(crate) nonce: String,
     pub(crate) end: i64,
+    /// Each with `p` and `o`, the lane and offset that the record said of itself.
     pub(crate) rows: Vec<Value>,
+}
+
+/// Keys and headers say lane and offset in one text.
+pub(crate) fn place_text(lane: i32, offset: i64) -> String {
+    format!("{lane}/{offset}")
+}
+
+fn place(text: Option<&str>) -> Result<Value, String> {
+    let place = text.and_then(|text| text.split_once('/')).and_then(|(lane, offset)| {
+        Some(serde_json::json!({ "p": lane.parse::<i64>().ok()?, "o": offset.parse::<i64>().ok()? }))
+    });
+    place.ok_or_else(|| format!("a key or header that says {text:?}"))
+}
+
+/// The rows of another view as those of values.
+fn places(of: Of, rows: Vec<Value>) -> Result<Vec<Value>, String> {
+    match of {
+        Of::Values => Ok(rows),
+        Of::Keys => rows.iter().map(|row| place(row["key"].as_str())).collect(),
+        Of::Headers => rows.iter().map(|row| place(row["headers"][0]["value"].as_str())).collect(),
+    }
 }
 
 /// Reads a Parquet object with nothing of the writer's.
@@ -41,18 +72,24 @@ pub(crate) fn read(key: &str, bytes: Bytes) -> Result<Object, String> {
     let (topic, path) =
         directory.strip_prefix("topics/").and_then(|rest| rest.split_once('/')).ok_or("another directory")?;
     let parts: Vec<&str> = name.split(['+', '.']).collect();
-    let [of, partition, first, "snappy", "parquet"] = parts.as_slice() else { return Err("another name".to_owned()) };
-    if *of != topic {
-        return Err(format!("a file of {of} among those of {topic}"));
+    let (named, partition, first, of) = match parts.as_slice() {
+        [named, partition, first, "snappy", "parquet"] => (named, partition, first, Of::Values),
+        [named, partition, first, "keys", "snappy", "parquet"] => (named, partition, first, Of::Keys),
+        [named, partition, first, "headers", "snappy", "parquet"] => (named, partition, first, Of::Headers),
+        _ => return Err("another name".to_owned()),
+    };
+    if *named != topic {
+        return Err(format!("a file of {named} among those of {topic}"));
     }
     Ok(Object {
         key: key.to_owned(),
+        of,
         lane: number_of(topic, partition.parse().map_err(|_| "no partition")?),
         first: first.parse().map_err(|_| "no offset")?,
         path: path.to_owned(),
         nonce,
         end: end.parse().map_err(|_| "no end")?,
-        rows: rows.map_err(|error| error.to_string())?,
+        rows: places(of, rows.map_err(|error| error.to_string())?)?,
     })
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use model::{Fingerprint, Settings};
+use model::{Fingerprint, Plugin, Settings, find};
 use pipeline::{ErrorRules, Recipe, StoreRecovery, Tolerance, TopicSchemas};
-use schema::{CONVERTERS, Part};
+use schema::{BuildConverter, CONVERTERS, Converter, HEADER_CONVERTERS, Part, SchemaRules};
 use source::Recovery;
 use writer::newest::Labels;
 use writer::{
-    FileContext, FileLimits, KafkaColumns, Layout, NullValues, OnExisting, Rotation, Store, Views, partitioner_plugin,
+    FileContext, FileLimits, KafkaColumns, Layout, NullValues, OnExisting, Rotation, Store, View, Views,
+    partitioner_plugin,
 };
 
 /// Keys and values of a connector.
@@ -44,6 +45,15 @@ pub(crate) fn recovery(pairs: &[(&'static str, String)], store: &Store) -> Arc<d
     Arc::new(StoreRecovery::new(store.clone(), layout, Labels { format, views }, on_existing, on_data_loss))
 }
 
+fn plug_in(
+    table: &'static [Plugin<BuildConverter>],
+    name: &str,
+    part: Part,
+) -> Box<dyn Fn() -> Box<dyn Converter> + Send + Sync> {
+    let plugin = find(table, "converter", name).expect("it is there");
+    Box::new(move || (plugin.build)(&Settings::new(Default::default()), part).expect("it needs no key"))
+}
+
 /// The recipe that `pairs` give for lanes that write to `store`, and the schemas beside the objects.
 /// `shape` stands for all settings that shape objects and are not among `pairs`.
 pub(crate) fn recipe(
@@ -68,8 +78,8 @@ pub(crate) fn recipe(
     let (of_converter, of_partitioner) = (settings.below("value.converter."), settings.clone());
     let recipe = Recipe {
         converter: Box::new(move || (CONVERTERS[0].build)(&of_converter, Part::Value).expect("JSON needs no key")),
-        key_converter: None,
-        header_converter: None,
+        key_converter: views.have(View::Keys).then(|| plug_in(CONVERTERS, "string", Part::Key)),
+        header_converter: views.have(View::Headers).then(|| plug_in(HEADER_CONVERTERS, "simple", Part::Header)),
         transforms: Box::new(transform::Chain::default),
         partitioner: Box::new(move || {
             let plugin = partitioner_plugin(&of_partitioner).expect("the keys are right");
@@ -77,6 +87,7 @@ pub(crate) fn recipe(
         }),
         rotation: Rotation::new(&settings).expect("the keys are right"),
         null_values: NullValues::new(&settings).expect("the keys are right"),
+        schema_rules: SchemaRules::new(&settings).expect("the keys are right"),
         errors: ErrorRules { context_headers: true, ..ErrorRules::of(tolerance) },
         kafka_columns: KafkaColumns::new(&settings).expect("the keys are right"),
         files: FileContext {

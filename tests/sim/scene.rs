@@ -106,7 +106,7 @@ impl Scene {
         let goes_up_in_parts = rng.random_bool(0.4);
         let quiet_within = rotation(&mut rng, &mut pairs, goes_up_in_parts);
         pairs.push(("errors.tolerance", "all".to_owned()));
-        pairs.push(("behavior.on.null.values", "ignore".to_owned()));
+        pairs.extend(views(seed));
         let deed = match rng.random_range(0..10) {
             0 | 1 => Deed::LoseGroup,
             2 => Deed::Reshape,
@@ -149,6 +149,7 @@ impl Scene {
                 (0..rng.random_range(0..3)).map(|_| (at(&mut rng), Act::Retain(rng.random_range(0..partitions)))),
             );
         }
+        alternate(&mut StdRng::seed_from_u64(!seed), &mut make, &mut acts);
         acts.sort_by_key(|(at, _)| *at);
         Scene { make, workers, storm, acts, deed, quiet_within }
     }
@@ -213,6 +214,24 @@ fn rotation(rng: &mut StdRng, pairs: &mut Pairs, has_large_files: bool) -> Optio
     quiet_within
 }
 
+/// Whether keys, headers and tombstones are written. Drawn apart, so that the other choices of a seed stay what they were.
+fn views(seed: u64) -> Pairs {
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5EED_0F71_E35D);
+    let (keys, headers) = (rng.random_bool(0.3), rng.random_bool(0.2));
+    let mut pairs = Pairs::new();
+    let mut set = |key, value: &str| pairs.push((key, value.to_owned()));
+    if keys {
+        set("store.kafka.keys", "true");
+        set("keys.format.class", "parquet");
+    }
+    if headers {
+        set("store.kafka.headers", "true");
+        set("headers.format.class", "parquet");
+    }
+    set("behavior.on.null.values", if keys && rng.random_bool(0.6) { "write" } else { "ignore" });
+    pairs
+}
+
 fn at(rng: &mut StdRng) -> Duration {
     Duration::from_millis(rng.random_range(0..STORM.as_millis() as u64))
 }
@@ -264,6 +283,30 @@ fn produce(rng: &mut StdRng, make: &Make) -> Vec<(Duration, Act)> {
         }
     }
     acts
+}
+
+/// In some worlds records bring their schema, in versions that alternate. It has a source of its own, so that the other
+/// worlds stay what they are.
+fn alternate(rng: &mut StdRng, make: &mut Make, acts: &mut [(Duration, Act)]) {
+    if rng.random_bool(0.7) {
+        return;
+    }
+    match rng.random_range(0..6) {
+        0 => make.pairs.push(("schema.change.files", "cut".to_owned())),
+        1 => make.pairs.push(("schema.compatibility", "BACKWARD".to_owned())),
+        2 => make.pairs.push(("schema.compatibility", "FULL".to_owned())),
+        _ => {}
+    }
+    let versions = rng.random_range(2..=3);
+    for (_, act) in acts {
+        if let Act::Produce(_, fields, _) = act {
+            let version = rng.random_range(1..=versions);
+            *fields = json!({ "color": fields["color"], "v": fields["v"].as_f64(), "sv": version });
+            if version > 1 {
+                fields[format!("w{version}")] = "new".into();
+            }
+        }
+    }
 }
 
 fn faults(rng: &mut StdRng, workers: usize) -> Vec<(Duration, Act)> {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::actions::{Action, Tally};
 use crate::lanes::{number, partition_of};
 use crate::oracle::{Oracle, Wrong};
-use crate::read::{Object, is_same, read};
+use crate::read::{Object, Of, is_same, read};
 use crate::worker::Doom;
 
 /// How objects must be named: what a record and its cut's clock say of the path.
@@ -21,8 +21,10 @@ pub(crate) type PathOf = fn(partition: i32, record: &Record, clock_ms: i64) -> S
 /// A record as it was produced.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
-    /// What must be found in some object; `None` when the record must be left out.
+    /// What must be found in some object; `None` when there is none, or the record must be left out.
     pub(crate) value: Option<Value>,
+    /// It has no value, but its key must be found.
+    pub(crate) is_tombstone: bool,
     pub(crate) time_ms: i64,
 }
 
@@ -41,11 +43,16 @@ pub(crate) struct Truth {
     path_of: PathOf,
     /// The store knows If-None-Match.
     conditional: bool,
+    /// Versions of a schema have files of their own.
+    pub(crate) by_version: bool,
     pub(crate) records: BTreeMap<(i32, i64), Record>,
     pub(crate) objects: BTreeMap<String, Object>,
     /// Objects beside the files of data.
     schemas: BTreeMap<String, Bytes>,
-    visible: BTreeMap<(i32, i64), String>,
+    /// What is visible of each record, and in which object.
+    visible: BTreeMap<(i32, i64, Of), String>,
+    /// What lies beside values.
+    pub(crate) beside: Vec<Of>,
     /// Records that retention took before anybody read them.
     excused: BTreeSet<(i32, i64)>,
     /// Objects that a late request under the same plan made once more, with the same rows.
@@ -81,10 +88,12 @@ impl Truth {
             began: Instant::now(),
             path_of,
             conditional,
+            by_version: true,
             records: BTreeMap::new(),
             objects: BTreeMap::new(),
             schemas: BTreeMap::new(),
             visible: BTreeMap::new(),
+            beside: Vec::new(),
             excused: BTreeSet::new(),
             made_twice: Vec::new(),
             replaced: Vec::new(),
@@ -164,13 +173,16 @@ impl Truth {
     }
 
     fn admit(&mut self, object: Object) {
+        if object.of != Of::Values {
+            self.count(if object.path == "tombstone" { Action::TombstonesVisible } else { Action::ViewVisible });
+        }
         for row in &object.rows {
             let place = (row["p"].as_i64(), row["o"].as_i64());
             let (Some(lane), Some(offset)) = place else {
                 self.accuse(Oracle::Content, format!("{}: a row without p and o: {row}", object.key));
                 continue;
             };
-            let place = (i32::try_from(lane).unwrap_or(-1), offset);
+            let place = (i32::try_from(lane).unwrap_or(-1), offset, object.of);
             if let Some(other) = self.visible.insert(place, object.key.clone()) {
                 self.accuse(Oracle::Duplicate, format!("record {place:?} is in {other} and in {}", object.key));
             }
@@ -201,6 +213,17 @@ impl Truth {
                 self.accuse(Oracle::CommittedUnseen, what);
             }
         }
+    }
+
+    /// In which objects a record must be.
+    fn must_be_in(&self, record: &Record) -> Vec<Of> {
+        let values = record.value.is_some().then_some(Of::Values);
+        let beside = self.beside.iter().filter(|_| values.is_some() || record.is_tombstone);
+        values.into_iter().chain(beside.copied()).collect()
+    }
+
+    fn is_visible(&self, place: &(i32, i64), record: &Record) -> bool {
+        self.must_be_in(record).into_iter().all(|of| self.visible.contains_key(&(place.0, place.1, of)))
     }
 
     /// A process is given lanes, some with a plan to replay.
@@ -239,7 +262,10 @@ impl Truth {
     }
 
     fn is_unreported(&self, place: &(i32, i64), record: &Record) -> bool {
-        record.value.is_none() && !self.letters_acknowledged.contains(place) && !self.excused.contains(place)
+        record.value.is_none()
+            && !record.is_tombstone
+            && !self.letters_acknowledged.contains(place)
+            && !self.excused.contains(place)
     }
 
     fn not_reported_before(&self, lane: i32, end: i64) -> Option<i64> {
@@ -248,7 +274,7 @@ impl Truth {
     }
 
     fn is_missing(&self, place: &(i32, i64), record: &Record) -> bool {
-        record.value.is_some() && !self.visible.contains_key(place) && !self.excused.contains(place)
+        !self.is_visible(place, record) && !self.excused.contains(place)
     }
 
     fn not_visible_before(&self, lane: i32, end: i64) -> Option<i64> {
@@ -309,7 +335,7 @@ impl Truth {
 
     /// Rows of all objects of a lane, in the order of their offsets.
     pub(crate) fn rows(&self, lane: i32) -> Vec<Value> {
-        let objects = self.objects.values().filter(|object| object.lane == lane);
+        let objects = self.objects.values().filter(|object| object.lane == lane && object.of == Of::Values);
         let mut rows: Vec<Value> = objects.flat_map(|object| object.rows.clone()).collect();
         rows.sort_by_key(|row| row["o"].as_i64());
         rows
@@ -347,8 +373,14 @@ impl Truth {
             wrong.push(format!("{} up to {} holds the offsets {offsets:?}", object.key, object.end));
         }
         for (row, offset) in object.rows.iter().zip(offsets) {
-            let produced = self.records.get(&(object.lane, offset)).and_then(|record| record.value.as_ref());
-            match produced {
+            let record = self.records.get(&(object.lane, offset));
+            if object.of != Of::Values {
+                if !record.is_some_and(|record| self.must_be_in(record).contains(&object.of)) {
+                    wrong.push(format!("{} holds {row}, which should have been left out", object.key));
+                }
+                continue;
+            }
+            match record.and_then(|record| record.value.as_ref()) {
                 Some(value) if is_same(value, row) => {}
                 Some(value) => wrong.push(format!("{} holds {row}, produced was {value}", object.key)),
                 None => wrong.push(format!("{} holds {row}, which should have been left out", object.key)),
@@ -357,7 +389,15 @@ impl Truth {
         wrong
     }
 
-    /// The files of a cut hold exactly the records of its range, each in the file of its path.
+    /// Whether nobody can have written a record.
+    fn is_gone(&self, place: &(i32, i64), record: &Record) -> bool {
+        let is_visible =
+            self.must_be_in(record).into_iter().any(|of| self.visible.contains_key(&(place.0, place.1, of)));
+        self.excused.contains(place) && !is_visible
+    }
+
+    /// The files of a cut hold exactly the records of its range, each in the file of its path, and of its version where
+    /// versions have files of their own.
     fn judge_cut(&self, nonce: &str) -> Option<String> {
         let Some((lane, range, plan)) = self.plans.get(nonce) else {
             return Some(format!("objects appeared under the nonce {nonce}, which no plan has"));
@@ -366,16 +406,26 @@ impl Truth {
             // A cut that was partly replaced is no whole any more; its records are looked for one by one.
             return None;
         }
-        let mut paths: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        let version = |place: &(i32, i64)| {
+            let value = self.records.get(place).filter(|_| self.by_version)?.value.as_ref()?;
+            value["sv"].as_i64()
+        };
+        let mut paths: BTreeMap<(String, Of, Option<i64>), Vec<i64>> = BTreeMap::new();
         let records = self.records.range((*lane, range.start().get())..(*lane, range.end().get()));
-        let is_gone = |place: &(i32, i64)| self.excused.contains(place) && !self.visible.contains_key(place);
-        for (place, record) in records.filter(|(place, record)| record.value.is_some() && !is_gone(place)) {
-            paths.entry((self.path_of)(partition_of(*lane), record, plan.clock_ms)).or_default().push(place.1);
+        for (place, record) in records.filter(|(place, record)| !self.is_gone(place, record)) {
+            let path = match record.is_tombstone {
+                true => "tombstone".to_owned(),
+                false => (self.path_of)(partition_of(*lane), record, plan.clock_ms),
+            };
+            for of in self.must_be_in(record) {
+                paths.entry((path.clone(), of, version(place))).or_default().push(place.1);
+            }
         }
         let files = self.objects.values().filter(|object| object.nonce == nonce);
-        let found: BTreeMap<String, Vec<i64>> = files
-            .map(|file| (file.path.clone(), file.rows.iter().filter_map(|row| row["o"].as_i64()).collect()))
-            .collect();
+        let offsets = |file: &Object| file.rows.iter().filter_map(|row| row["o"].as_i64()).collect();
+        let of_first = |file: &Object| version(&(file.lane, file.first));
+        let found: BTreeMap<(String, Of, Option<i64>), Vec<i64>> =
+            files.map(|file| ((file.path.clone(), file.of, of_first(file)), offsets(file))).collect();
         if found == paths && plan.files as usize == found.len() {
             return None;
         }

@@ -17,8 +17,10 @@ use crate::actions::{Action, Reported};
 use crate::bends::{Bend, BentStore};
 use crate::lanes::{lane, partition_of, topic};
 use crate::oracle::{Oracle, Wrong};
+use crate::read::{Of, place_text};
 use crate::recipe::Pairs;
 use crate::truth::{PathOf, Record, Truth};
+use crate::versions::envelope;
 use crate::watch::{watch_log, watch_store};
 use crate::weather::Weather;
 use crate::witness::Witness;
@@ -126,7 +128,14 @@ struct Inner {
 impl World {
     pub(crate) fn new(make: Make) -> World {
         let weather = Weather::new(make.seed);
-        let truth = Arc::new(Mutex::new(Truth::new(make.path_of, make.conditional)));
+        let mut truth = Truth::new(make.path_of, make.conditional);
+        let projects =
+            |(key, mode): &(&str, String)| *key == "schema.compatibility" && mode != "NONE" && mode != "unknown";
+        truth.by_version = !make.pairs.iter().any(projects);
+        let is_set = |key: &str| make.pairs.iter().any(|(known, value)| *known == key && value == "true");
+        truth.beside.extend(is_set("store.kafka.keys").then_some(Of::Keys));
+        truth.beside.extend(is_set("store.kafka.headers").then_some(Of::Headers));
+        let truth = Arc::new(Mutex::new(truth));
         let untidy = Arc::new(AtomicBool::new(false));
         let (fates, noted, lost) = (weather.clone(), truth.clone(), untidy.clone());
         let objects = FaultyStore::new(Arc::new(Witness::new(truth.clone())), move |request, key| {
@@ -352,6 +361,11 @@ impl World {
         self.0.lanes.lock().expect("no panic holds it").iter().copied().collect()
     }
 
+    /// Whether a setting of the connector says this.
+    fn has(&self, key: &str, value: &str) -> bool {
+        self.0.make.pairs.iter().any(|(known, said)| *known == key && said == value)
+    }
+
     /// Looks at the memory in use.
     pub(crate) fn look(&self) {
         for budget in self.0.budgets.lock().expect("no panic holds it").iter() {
@@ -379,20 +393,25 @@ impl World {
         self.truth().records.entry((partition, offset)).and_modify(|record| record.value = Some(value));
     }
 
-    /// As [`Self::produce`] with a record time.
+    /// As [`Self::produce`] with a record time. Fields with a version `sv` come with their schema, in an envelope.
     pub(crate) fn produce_at(&self, partition: i32, fields: Value, time_ms: i64) -> i64 {
         let mut value = json!({ "p": partition, "o": self.end(partition) });
         for (name, field) in fields.as_object().into_iter().flatten() {
             value[name] = field.clone();
         }
-        let text = value.to_string();
-        self.append(partition, Some(text.as_bytes()), Record { value: Some(value), time_ms })
+        let text = match value["sv"].as_i64() {
+            Some(version) => envelope(version, &value),
+            None => value.to_string(),
+        };
+        self.append(partition, Some(text.as_bytes()), Record { value: Some(value), is_tombstone: false, time_ms })
     }
 
     /// A record that must not be found in any object.
     pub(crate) fn produce_bad(&self, partition: i32, text: Option<&str>) -> i64 {
         self.count(if text.is_none() { Action::Tombstone } else { Action::BadRecord });
-        let record = Record { value: None, time_ms: self.0.clock.now_ms() };
+        let is_null = matches!(text.map(str::trim), None | Some("" | "null"));
+        let is_tombstone = is_null && self.has("behavior.on.null.values", "write");
+        let record = Record { value: None, is_tombstone, time_ms: self.0.clock.now_ms() };
         self.append(partition, text.map(str::as_bytes), record)
     }
 
@@ -400,7 +419,13 @@ impl World {
         // Known before it can be read.
         self.truth().records.insert((number, self.end(number)), record.clone());
         let topic = lane(number).topic;
-        self.0.log.produce(&topic, partition_of(number), None, text, record.time_ms, Vec::new()).get()
+        let place = place_text(number, self.end(number));
+        let key = self.has("store.kafka.keys", "true").then_some(place.as_bytes());
+        let headers = match self.has("store.kafka.headers", "true") {
+            true => vec![("at".to_owned(), Some(place.clone().into_bytes()))],
+            false => Vec::new(),
+        };
+        self.0.log.produce(&topic, partition_of(number), key, text, record.time_ms, headers).get()
     }
 
     /// Offsets without records, as control records make them.

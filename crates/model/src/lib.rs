@@ -8,6 +8,7 @@
 //! ```
 
 mod batch;
+mod connect_marks;
 mod cut;
 mod fingerprint;
 mod key;
@@ -19,6 +20,7 @@ pub use batch::{
     Batch, Headers, RawBatch, RawBatchBuilder, Rejected, Stage, ValueSchema, Values, WHOLE_VALUE, is_whole_value,
     is_whole_value_field, whole_value_field, without_slack,
 };
+pub use connect_marks::{ConnectMarks, DEFAULT_MARK};
 pub use cut::{Cut, CutReason, METADATA_BYTES_MAX, Nonce, Plan, PlanError, SchemaRef};
 pub use fingerprint::Fingerprint;
 pub use key::{Check, DefaultValue, Effect, Importance, Key, Kind, Origin, Width};

@@ -80,6 +80,13 @@ impl Settings {
         Settings { config: self.config.clone(), prefix: format!("{}{prefix}", self.prefix) }
     }
 
+    /// The same settings with `key` set to `text`.
+    pub fn with(&self, key: &Key, text: &str) -> Settings {
+        let mut config = self.config.clone();
+        config.insert(format!("{}{}", self.prefix, key.name), text.to_owned());
+        Settings { config, prefix: self.prefix.clone() }
+    }
+
     /// Everything that starts with `prefix`, without it: `consumer.override.` and the like.
     pub fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
         let whole = format!("{}{prefix}", self.prefix);

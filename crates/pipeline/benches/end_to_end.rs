@@ -261,6 +261,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
         }),
         rotation: Rotation::new(&settings)?,
         null_values: NullValues::new(&settings)?,
+        schema_rules: schema::SchemaRules::default(),
         errors: ErrorRules::of(Tolerance::None),
         kafka_columns: None,
         files: FileContext {

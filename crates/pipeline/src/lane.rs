@@ -16,6 +16,7 @@ use tracing::warn;
 use writer::{CutState, FileContext, OpenCut, Partitioner, PublishedFile};
 
 use crate::decoding::Decoding;
+use crate::file_schemas::FileSchemas;
 use crate::publisher::ClosedCut;
 use crate::reporter::Reporter;
 use crate::schemas::Version;
@@ -109,6 +110,16 @@ pub(crate) struct LaneParts {
     pub(crate) closed: mpsc::Sender<ClosedCut>,
 }
 
+/// What the open cut has, beside records without a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    /// Rows that brought their schema.
+    Own,
+    /// Rows whose schema is inferred or given, or that have none.
+    Others,
+}
+
 pub(crate) struct Lane {
     parts: LaneParts,
     decoding: Decoding,
@@ -127,13 +138,22 @@ pub(crate) struct Lane {
     state: CutState,
     start: Offset,
     clock_ms: Option<i64>,
+    /// The schema of its rows; of rows that bring their own, that of the first.
     schema: Option<Version>,
-    /// Full name of the schema of the open cut's rows, as Avro files have it.
-    schema_name: Option<String>,
+    /// The schema that rows bring themselves; `None` where it is inferred, given, or there is none.
+    own: Option<usize>,
+    /// What rows with a value it has.
+    holds: Holds,
+    /// The version with which rows were read and left out that brought none, in a cut of rows that do.
+    left_out_under: Option<Version>,
+    /// Which schemas its files have, for rows that bring their own.
+    files: FileSchemas,
     /// Some row has an empty object or list in a field that the schema lacks, so it may not fit a grown schema.
     waits: bool,
     /// Columns that the format was last asked about, and why it cannot write them.
     asked: Option<(Fields, Option<String>)>,
+    /// The same of the keys.
+    asked_of_keys: Option<(Fields, Option<String>)>,
     /// Names that schema in the cut's files.
     context: Arc<FileContext>,
 }
@@ -161,9 +181,13 @@ impl Lane {
             start: parts.start,
             clock_ms: None,
             schema: None,
-            schema_name: None,
+            own: None,
+            holds: Holds::Nothing,
+            left_out_under: None,
+            files: FileSchemas::new(&recipe),
             waits: false,
             asked: None,
+            asked_of_keys: None,
             context,
             parts,
         }
@@ -416,7 +440,7 @@ impl Lane {
         self.reporter.settled().await?;
         let range = OffsetRange::new(self.start, self.position)
             .map_err(|error| TaskError::Data(format!("lane {}: {error}", self.parts.topic_partition)))?;
-        let schema = self.schema.as_ref().map(Version::reference);
+        let schema = self.left_out_under.as_ref().or(self.schema.as_ref()).map(Version::reference);
         let clock_ms = self.clock_ms.expect("a cut with rows has a clock");
         let files = u32::try_from(self.open.open_files()).unwrap_or(u32::MAX);
         let fingerprint = self.parts.recipe.fingerprint;
@@ -443,6 +467,8 @@ impl Lane {
         share.leave();
         (self.start, self.clock_ms, self.waits) = (range.end(), None, false);
         self.state.reset();
+        self.files.reset();
+        self.holds = Holds::Nothing;
         self.parts.outbox.tell(FromLane::Closed { to: range.end() });
         let cut = ClosedCut { open, range, plan, reason, is_replay, share };
         if self.parts.closed.send(cut).await.is_err() {

@@ -15,6 +15,7 @@ mod clock;
 mod control;
 mod decoding;
 mod error;
+mod file_schemas;
 mod headers;
 mod lane;
 mod ledger;

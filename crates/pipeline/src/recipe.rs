@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use model::Fingerprint;
-use schema::{Converter, TableSchema};
+use schema::{Converter, SchemaRules, TableSchema};
 use transform::Chain;
 use writer::{FileContext, KafkaColumns, NullValues, Partitioner, Rotation};
 
@@ -26,6 +26,8 @@ pub struct Recipe {
     pub rotation: Rotation,
     /// What becomes of tombstones.
     pub null_values: NullValues,
+    /// What becomes of rows that bring another schema than the open files have.
+    pub schema_rules: SchemaRules,
     /// What becomes of bad records.
     pub errors: ErrorRules,
     /// Columns beside those of values; `None` for none.

@@ -15,6 +15,9 @@ pub(crate) const DATA_EXCEPTION: &str = "org.apache.kafka.connect.errors.DataExc
 /// ... and at one that has no path.
 pub(crate) const PARTITION_EXCEPTION: &str = "io.confluent.connect.storage.errors.PartitionException";
 
+/// Upstream's exception for a record that cannot be brought to the schema of its file.
+pub(crate) const PROJECTOR_EXCEPTION: &str = "org.apache.kafka.connect.errors.SchemaProjectorException";
+
 /// The first pause between two tries of upstream's `RetryWithToleranceOperator`.
 const FIRST_DELAY: Duration = Duration::from_millis(300);
 

@@ -39,7 +39,7 @@ impl Typing {
             schemas,
             mode: Mode::Inferred,
             version: None,
-            columns: JsonColumns::new(&TableSchema::empty(), Unknown::Ignore),
+            columns: JsonColumns::new(&TableSchema::empty(), Unknown::Report),
             awaits_rows: recipe.files.format.needs_columns(),
         };
         if let Some(schema) = &recipe.given_schema {
@@ -61,20 +61,27 @@ impl Typing {
 
     /// Takes the newest stored version, if the schema is inferred and there is one.
     pub(crate) async fn load(&mut self) -> Result<(), TaskError> {
-        if self.mode != Mode::Given
-            && let Some(version) = self.schemas.latest(&self.topic).await?
-        {
-            self.adopt(version, Mode::Inferred);
+        if self.mode == Mode::Given {
+            return Ok(());
+        }
+        match self.schemas.latest(&self.topic).await? {
+            Some(version) => self.adopt(version, Mode::Inferred),
+            None => (self.version, self.mode) = (None, Mode::Inferred),
         }
         Ok(())
     }
 
-    /// Fixes the version that a plan was made with, until the next [`Self::load`].
+    /// Fixes the version that a plan was made with, until the next [`Self::load`]. Version 0 is none: then all rows of the
+    /// cut brought their schema, and those that did not were left out because none was known.
     pub(crate) async fn fix(&mut self, recorded: model::SchemaRef) -> Result<(), TaskError> {
-        if self.mode != Mode::Given && recorded.version > 0 {
-            let version = self.schemas.recorded(&self.topic, recorded).await?;
-            self.adopt(version, Mode::Recorded);
+        if self.mode == Mode::Given {
+            return Ok(());
         }
+        let version = match recorded.version {
+            0 => Version::given(TableSchema::empty()),
+            _ => self.schemas.recorded(&self.topic, recorded).await?,
+        };
+        self.adopt(version, Mode::Recorded);
         Ok(())
     }
 

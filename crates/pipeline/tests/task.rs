@@ -141,6 +141,7 @@ impl World {
             header_converter: None,
             transforms: Box::new(transform::Chain::default),
             partitioner: Box::new(move || (partitioner_plugin(&settings).unwrap().build)(&settings).unwrap()),
+            schema_rules: schema::SchemaRules::default(),
             errors,
             kafka_columns: None,
             files: FileContext {

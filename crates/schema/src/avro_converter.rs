@@ -11,6 +11,7 @@ use crate::avro_reader::AvroReader;
 use crate::avro_schema::{AvroOptions, AvroSchema};
 use crate::json_converter::rows_of;
 use crate::registry::{Registry, Rejections, Run, SchemaKind, WireId, runs};
+use crate::registry_latest::Reading;
 use crate::{Converter, Decoded, Error, Part};
 
 /// Writer schemas that one converter keeps columns for.
@@ -77,7 +78,14 @@ pub(crate) struct AvroConverter {
     part: Part,
     registry: Registry,
     options: AvroOptions,
-    readers: HashMap<WireId, Result<Reader, String>>,
+    readers: HashMap<WireId, KnownReader>,
+}
+
+/// The reader of one writer schema, or why there is none.
+struct KnownReader {
+    /// The schema it is read with, if not with itself.
+    latest_id: Option<i32>,
+    reader: Result<Reader, String>,
 }
 
 /// The columns of one writer schema, and what batches say about it.
@@ -105,31 +113,41 @@ impl AvroConverter {
     /// The reader of `id`, or the reason to reject its records. A converter belongs to one topic-partition, so an id means
     /// one version.
     async fn reader(&mut self, id: WireId, topic: &str) -> Result<Result<&mut Reader, String>, Error> {
-        if !self.readers.contains_key(&id) {
-            let registered = match self.registry.schema(id, topic).await {
-                Ok(registered) => registered,
+        if self.registry.reads_latest() || !self.readers.contains_key(&id) {
+            let reading = match self.registry.reading(id, topic).await {
+                Ok(reading) => reading,
                 Err(lookup) => return Ok(Err(lookup.reason()?)),
             };
-            let parsed = match registered.kind {
-                SchemaKind::Avro => AvroSchema::parse(&registered, self.options),
-                SchemaKind::Protobuf => Err(format!("the schema {id} is Protobuf; use ProtobufConverter")),
-                SchemaKind::Json => Err(format!("the schema {id} is JSON Schema; use JsonSchemaConverter")),
-            };
-            let reader = parsed.map(|schema| {
-                let version = schema.version.or(registered.version);
-                let value_schema = ValueSchema { name: schema.name.clone(), version };
-                Reader { reader: AvroReader::new(schema), schema: Arc::new(value_schema) }
-            });
-            if self.readers.len() >= READERS_MAX {
-                self.readers.clear();
+            if self.readers.get(&id).is_none_or(|known| known.latest_id != reading.latest_id()) {
+                if self.readers.len() >= READERS_MAX {
+                    self.readers.clear();
+                }
+                let known = KnownReader { latest_id: reading.latest_id(), reader: self.made(&reading, id) };
+                self.readers.insert(id, known);
             }
-            self.readers.insert(id, reader);
         }
-        match self.readers.get_mut(&id) {
+        match self.readers.get_mut(&id).map(|known| &mut known.reader) {
             Some(Ok(reader)) => Ok(Ok(reader)),
             Some(Err(reason)) => Ok(Err(reason.clone())),
             None => Ok(Err(format!("the schema {id} is not known"))),
         }
+    }
+
+    fn made(&self, reading: &Reading, id: WireId) -> Result<Reader, String> {
+        for schema in [&reading.written, reading.latest.as_ref().unwrap_or(&reading.written)] {
+            match schema.kind {
+                SchemaKind::Avro => {}
+                SchemaKind::Protobuf => return Err(format!("the schema {id} is Protobuf; use ProtobufConverter")),
+                SchemaKind::Json => return Err(format!("the schema {id} is JSON Schema; use JsonSchemaConverter")),
+            }
+        }
+        let schema = match &reading.latest {
+            None => AvroSchema::parse(&reading.written, self.options),
+            Some(latest) => AvroSchema::resolve(&reading.written, latest, self.options),
+        }?;
+        let version = schema.version.or(reading.read_with().version);
+        let value_schema = ValueSchema { name: schema.name.clone(), version };
+        Ok(Reader { reader: AvroReader::new(schema), schema: Arc::new(value_schema) })
     }
 }
 
@@ -319,7 +337,138 @@ mod tests {
         );
     }
 
+    fn resolve(written: &str, read: &str) -> Result<AvroReader, String> {
+        let registered = |text: &str| Registered {
+            id: 1,
+            kind: SchemaKind::Avro,
+            text: text.to_owned(),
+            references: Vec::new(),
+            version: None,
+        };
+        AvroSchema::resolve(&registered(written), &registered(read), OPTIONS).map(AvroReader::new)
+    }
+
+    /// The rules of the Avro specification under "Schema Resolution".
+    #[test]
+    fn datums_of_one_schema_become_rows_of_another() {
+        let field = |kind: &str| record(&format!(r#"{{"name":"a","type":{kind}}}"#));
+        let symbols =
+            |symbols: &str, rest: &str| format!(r#"{{"type":"enum","name":"E","symbols":[{symbols}]{rest}}}"#);
+        for (written, datum, read, expected) in [
+            (r#""int""#, &[4][..], r#""long""#, Ok("{a: 2}")),
+            (r#""int""#, &[4], r#""float""#, Ok("{a: 2.0}")),
+            (r#""long""#, &[4], r#""double""#, Ok("{a: 2.0}")),
+            (r#""float""#, &[0, 0, 0xc0, 0x3f], r#""double""#, Ok("{a: 1.5}")),
+            (r#""string""#, &[2, b'x'], r#""bytes""#, Ok("{a: 78}")),
+            (r#""bytes""#, &[2, b'x'], r#""string""#, Ok("{a: x}")),
+            (r#""int""#, &[4], r#"["null","int"]"#, Ok("{a: 2}")),
+            (r#""int""#, &[4], r#"["null","long","string"]"#, Ok("{a: {long: 2, string: }}")),
+            (r#"["null","int"]"#, &[2, 4], r#""long""#, Ok("{a: 2}")),
+            (r#"["null","int"]"#, &[0], r#""long""#, Err("field a: a null cannot be what the latest schema asks for")),
+            (r#"["int","string"]"#, &[2, 2, b'x'], r#"["null","string"]"#, Ok("{a: x}")),
+            (
+                r#"["int","string"]"#,
+                &[0, 4],
+                r#"["null","string"]"#,
+                Err("field a: it is int in the record and string in the latest schema"),
+            ),
+            (r#"["string","int","null"]"#, &[2, 4], r#"["null","int","string"]"#, Ok("{a: {int: 2, string: }}")),
+            (r#"["string","int","null"]"#, &[4], r#"["null","int","string"]"#, Ok("{a: }")),
+            (
+                r#"{"type":"array","items":"int"}"#,
+                &[4, 2, 4, 0],
+                r#"{"type":"array","items":"long"}"#,
+                Ok("{a: [1, 2]}"),
+            ),
+            (
+                r#"{"type":"map","values":"int"}"#,
+                &[2, 2, b'k', 4, 0],
+                r#"{"type":"map","values":["null","double"]}"#,
+                Ok("{a: {k: 2.0}}"),
+            ),
+            (r#"{"type":"int"}"#, &[2], r#"{"type":"int","logicalType":"date"}"#, Ok("{a: 1970-01-02}")),
+            (r#"{"type":"fixed","name":"F","size":1}"#, &[7], r#"{"type":"fixed","name":"F","size":1}"#, Ok("{a: 07}")),
+        ] {
+            let mut reader = resolve(&field(written), &field(read)).unwrap();
+            let shown = show(&mut reader, datum);
+            assert_eq!(shown.as_deref().map_err(String::as_str), expected, "{written} -> {read}");
+        }
+        for (written, datum, read, expected) in [
+            (symbols(r#""X","Y""#, ""), 2, symbols(r#""Y","X""#, ""), Ok("{a: Y}")),
+            (symbols(r#""X","Y""#, ""), 2, symbols(r#""X""#, r#","default":"X""#), Ok("{a: X}")),
+            (
+                symbols(r#""X","Y""#, ""),
+                2,
+                symbols(r#""X""#, ""),
+                Err("field a: the enum of the latest schema lacks symbol 1 of the record's"),
+            ),
+            (symbols(r#""X""#, ""), 0, symbols(r#""X","Y""#, ""), Ok("{a: X}")),
+        ] {
+            let mut reader = resolve(&field(&written), &field(&read)).unwrap();
+            let shown = show(&mut reader, &[datum]);
+            assert_eq!(shown.as_deref().map_err(String::as_str), expected, "{written} -> {read}");
+        }
+        for (written, read) in [
+            (r#""long""#.to_owned(), r#""int""#.to_owned()),
+            (r#""string""#.to_owned(), r#""int""#.to_owned()),
+            (
+                r#"{"type":"fixed","name":"F","size":1}"#.to_owned(),
+                r#"{"type":"fixed","name":"F","size":2}"#.to_owned(),
+            ),
+            (symbols(r#""X""#, ""), symbols(r#""X""#, "").replace("\"E\"", "\"D\"")),
+        ] {
+            let why = resolve(&field(&written), &field(&read)).err().unwrap();
+            assert!(why.starts_with("field a: ") && why.contains("latest schema"), "{why}");
+        }
+        let aliased = symbols(r#""X""#, r#","aliases":["E"]"#).replace("\"name\":\"E\"", "\"name\":\"D\"");
+        assert!(resolve(&field(&symbols(r#""X""#, "")), &field(&aliased)).is_ok());
+    }
+
+    #[test]
+    fn fields_come_and_go_and_are_renamed() {
+        let written = record(
+            r#"{"name":"old","type":"int"},{"name":"gone","type":{"type":"array","items":"string"}},{"name":"kept","type":"string"},
+               {"name":"deep","type":{"type":"record","name":"D","fields":[{"name":"x","type":"int"}]}},
+               {"name":"left","type":["null",{"type":"map","values":"D"}]}"#,
+        );
+        let read = record(
+            r#"{"name":"kept","type":["null","string"],"default":null},{"name":"new","type":"long","aliases":["old"]},
+               {"name":"added","type":"string","default":"d"},{"name":"none","type":["null","int"],"default":null},
+               {"name":"seven","type":["int","null"],"default":7},{"name":"raw","type":"bytes","default":"\u00ff"},
+               {"name":"deep","type":{"type":"record","name":"D","fields":[{"name":"y","type":"boolean","default":true},{"name":"x","type":"double"}]}}"#,
+        );
+        let mut reader = resolve(&written, &read).unwrap();
+        let datum: &[u8] = &[4, 2, 2, b'z', 0, 2, b'k', 6, 2, 2, 2, b'm', 8, 0];
+        let expected = "{kept: k, new: 2, added: d, none: , seven: 7, raw: ff, deep: {y: true, x: 3.0}}";
+        for _ in 0..2 {
+            assert_eq!(show(&mut reader, datum).as_deref(), Ok(expected));
+        }
+        assert!(show(&mut reader, &datum[..datum.len() - 1]).unwrap_err().contains("too early"));
+        let more = record(r#"{"name":"kept","type":"string"},{"name":"more","type":"int"}"#);
+        assert_eq!(
+            resolve(&written, &more).err().unwrap(),
+            "field more: the record's schema lacks it, and it has no default in the latest schema"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic_under_another_schema(
+            datums in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..5)
+        ) {
+            let written = record(
+                r#"{"name":"s","type":["null","string","int"]},{"name":"x","type":{"type":"array","items":["null","double"]}},
+                   {"name":"l","type":{"type":"map","values":"float"}},{"name":"e","type":{"type":"enum","name":"E","symbols":["A","B"]}}"#,
+            );
+            let read = record(
+                r#"{"name":"l","type":{"type":"map","values":["null","double"]}},{"name":"s","type":["null","long"]},
+                   {"name":"e","type":{"type":"enum","name":"E","symbols":["B"]}},{"name":"n","type":"string","default":"x"}"#,
+            );
+            let mut reader = resolve(&written, &read).unwrap();
+            let (columns, _) = reader.read(datums.iter().map(|datum| Some(datum.as_slice())));
+            prop_assert_eq!(columns.len(), datums.len());
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(datums in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..5)) {
             let schema = record(

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use arrow::array::StructArray;
 use arrow::datatypes::i256;
 
-use crate::avro_schema::{AvroSchema, FieldPlan, JsonPlan, Plan};
+use crate::avro_json::JsonPlan;
+use crate::avro_resolved::{fill_one, read_resolved, read_resolved_row};
+use crate::avro_schema::{AvroSchema, FieldPlan, Plan};
 use crate::column::{Column, Rows};
 use crate::fault::{Fault, Outcome};
 use crate::struct_column::StructColumn;
@@ -21,14 +23,19 @@ pub(crate) struct AvroReader {
 }
 
 /// What reading needs beside plan, column and input.
-struct Context<'s> {
+pub(crate) struct Context<'s> {
     named: &'s HashMap<Box<str>, JsonPlan>,
     /// Bytes that may still be added to those of the records.
     room: usize,
 }
 
 impl Context<'_> {
-    fn add(&mut self, bytes: usize) -> Outcome<()> {
+    /// The type `name` as it stands on the wire.
+    pub(crate) fn named_plan(&self, name: &str) -> Outcome<&JsonPlan> {
+        self.named.get(name).ok_or_else(|| Fault::new(format!("the schema lacks the type {name}")))
+    }
+
+    pub(crate) fn add(&mut self, bytes: usize) -> Outcome<()> {
         match self.room.checked_sub(bytes) {
             Some(room) => {
                 self.room = room;
@@ -74,7 +81,7 @@ impl AvroReader {
 }
 
 /// Appends the datum of a record of the log: a null of an optional type is a null row, so a tombstone.
-fn read_row(
+pub(crate) fn read_row(
     plan: &Plan,
     whole_value: bool,
     column: &mut StructColumn,
@@ -95,6 +102,7 @@ fn read_row(
             branch => Err(no_branch(branch, 1)),
         },
         Plan::Record(fields) if !whole_value => read_fields(fields, column, input, context),
+        Plan::Resolved(resolved) => read_resolved_row(resolved, whole_value, column, input, context),
         Plan::Union(branches) if !whole_value => read_union(branches, column, input, context),
         plan => {
             read(plan, column.whole_value().column(), input, context)?;
@@ -118,7 +126,7 @@ fn read_fields(
 }
 
 /// Appends one datum. On a fault the column may hold half of it; the caller truncates.
-fn read(plan: &Plan, column: &mut Column, input: &mut &[u8], context: &mut Context<'_>) -> Outcome<()> {
+pub(crate) fn read(plan: &Plan, column: &mut Column, input: &mut &[u8], context: &mut Context<'_>) -> Outcome<()> {
     match (plan, column) {
         (Plan::Record(fields), Column::Struct(column)) => read_fields(fields, column, input, context)?,
         (Plan::Optional { null, inner, default }, column) => {
@@ -142,6 +150,7 @@ fn read(plan: &Plan, column: &mut Column, input: &mut &[u8], context: &mut Conte
             branch => return Err(no_branch(branch, 1)),
         },
         (Plan::Union(branches), Column::Struct(column)) => read_union(branches, column, input, context)?,
+        (Plan::Resolved(resolved), column) => read_resolved(resolved, column, input, context)?,
         (Plan::Array(plan), Column::List(column)) => {
             blocks(input, |input| read(plan, column.element().column(), input, context))?;
             column.end_row();
@@ -191,8 +200,8 @@ fn read_scalar(plan: &Plan, column: &mut Column, input: &mut &[u8], context: &mu
         (Plan::Int, Column::Int8(column)) => column.push(narrow(int(input)?)?),
         (Plan::Int, Column::Int16(column)) => column.push(narrow(int(input)?)?),
         (Plan::Boolean, Column::Boolean(column)) => column.push(boolean(input)?),
-        (Plan::Float, Column::Float32(column)) => column.push(f32::from_le_bytes(take_array(input)?)),
-        (Plan::Double, Column::Float64(column)) => column.push(f64::from_le_bytes(take_array(input)?)),
+        (Plan::Float, Column::Float32(column)) => column.push(float(input)?),
+        (Plan::Double, Column::Float64(column)) => column.push(double(input)?),
         (Plan::Bytes, Column::Binary(column)) => column.push(take_counted(input)?),
         (Plan::Fixed(size), Column::Binary(column)) => column.push(take(input, *size)?),
         (Plan::Bytes, column) => push_decimal(take_counted(input)?, column)?,
@@ -204,9 +213,7 @@ fn read_scalar(plan: &Plan, column: &mut Column, input: &mut &[u8], context: &mu
         }
         (Plan::Json(name), Column::Utf8(column)) => {
             let mut text = Vec::new();
-            let plan =
-                context.named.get(name).ok_or_else(|| Fault::new(format!("the schema lacks the type {name}")))?;
-            write_json(plan, input, context.named, &mut text, 0)?;
+            write_json(context.named_plan(name)?, input, context.named, &mut text, 0)?;
             context.add(text.len())?;
             column.push(&text);
         }
@@ -234,15 +241,7 @@ fn read_union(
         return Ok(());
     };
     let field = branches[..chosen].iter().flatten().count();
-    for (index, slot) in column.slots().iter_mut().enumerate() {
-        if index == field {
-            read(plan, slot.column(), input, context)?;
-        } else {
-            slot.rows().push_null();
-        }
-    }
-    column.end_row();
-    Ok(())
+    fill_one(field, column, |column| read(plan, column, input, context))
 }
 
 fn push_decimal(bytes: &[u8], column: &mut Column) -> Outcome<()> {
@@ -272,7 +271,9 @@ fn push_decimal(bytes: &[u8], column: &mut Column) -> Outcome<()> {
         | Column::Binary(_)
         | Column::List(_)
         | Column::Map(_)
-        | Column::Struct(_) => unreachable!("plan and column come from one schema"),
+        | Column::Struct(_)
+        | Column::Union(_)
+        | Column::JsonText(_) => unreachable!("plan and column come from one schema"),
     }
 }
 
@@ -292,7 +293,7 @@ fn unscaled(bytes: &[u8], precision: u8) -> Option<i256> {
 }
 
 /// Reads the blocks of an array or map: each a count, or a negative count and the block's size, ended by 0.
-fn blocks<'i>(input: &mut &'i [u8], mut item: impl FnMut(&mut &'i [u8]) -> Outcome<()>) -> Outcome<()> {
+pub(crate) fn blocks<'i>(input: &mut &'i [u8], mut item: impl FnMut(&mut &'i [u8]) -> Outcome<()>) -> Outcome<()> {
     loop {
         let count = match long(input)? {
             0 => return Ok(()),
@@ -315,7 +316,7 @@ fn blocks<'i>(input: &mut &'i [u8], mut item: impl FnMut(&mut &'i [u8]) -> Outco
     }
 }
 
-fn no_branch(branch: i64, count: usize) -> Box<Fault> {
+pub(crate) fn no_branch(branch: i64, count: usize) -> Box<Fault> {
     Fault::new(format!("the union has no branch {branch}, it has {count}"))
 }
 
@@ -324,7 +325,7 @@ fn truncated() -> Box<Fault> {
 }
 
 #[inline]
-fn long(input: &mut &[u8]) -> Outcome<i64> {
+pub(crate) fn long(input: &mut &[u8]) -> Outcome<i64> {
     let mut number = 0_u64;
     for (index, byte) in input.iter().take(10).enumerate() {
         number |= u64::from(byte & 0x7f) << (7 * index);
@@ -337,7 +338,7 @@ fn long(input: &mut &[u8]) -> Outcome<i64> {
 }
 
 #[inline]
-fn int(input: &mut &[u8]) -> Outcome<i32> {
+pub(crate) fn int(input: &mut &[u8]) -> Outcome<i32> {
     let number = long(input)?;
     i32::try_from(number).map_err(|_| Fault::new(format!("{number} is no INT")))
 }
@@ -346,7 +347,7 @@ fn narrow<T: TryFrom<i32>>(number: i32) -> Outcome<T> {
     T::try_from(number).map_err(|_| Fault::new(format!("{number} does not fit the connect.type of the field")))
 }
 
-fn boolean(input: &mut &[u8]) -> Outcome<bool> {
+pub(crate) fn boolean(input: &mut &[u8]) -> Outcome<bool> {
     match take(input, 1)? {
         [0] => Ok(false),
         [1] => Ok(true),
@@ -354,19 +355,30 @@ fn boolean(input: &mut &[u8]) -> Outcome<bool> {
     }
 }
 
-fn symbol<'s>(symbols: &'s [Box<str>], input: &mut &[u8]) -> Outcome<&'s str> {
+/// The number of a symbol, out of `count`.
+pub(crate) fn symbol_index(count: usize, input: &mut &[u8]) -> Outcome<usize> {
     let index = long(input)?;
-    let symbol = usize::try_from(index).ok().and_then(|index| symbols.get(index));
-    symbol
-        .map(|symbol| &**symbol)
-        .ok_or_else(|| Fault::new(format!("the enum has no symbol {index}, it has {}", symbols.len())))
+    let known = usize::try_from(index).ok().filter(|index| *index < count);
+    known.ok_or_else(|| Fault::new(format!("the enum has no symbol {index}, it has {count}")))
+}
+
+fn symbol<'s>(symbols: &'s [Box<str>], input: &mut &[u8]) -> Outcome<&'s str> {
+    symbol_index(symbols.len(), input).map(|index| &*symbols[index])
 }
 
 #[inline]
-fn take<'i>(input: &mut &'i [u8], count: usize) -> Outcome<&'i [u8]> {
+pub(crate) fn take<'i>(input: &mut &'i [u8], count: usize) -> Outcome<&'i [u8]> {
     let (taken, rest) = input.split_at_checked(count).ok_or_else(truncated)?;
     *input = rest;
     Ok(taken)
+}
+
+pub(crate) fn float(input: &mut &[u8]) -> Outcome<f32> {
+    take_array(input).map(f32::from_le_bytes)
+}
+
+pub(crate) fn double(input: &mut &[u8]) -> Outcome<f64> {
+    take_array(input).map(f64::from_le_bytes)
 }
 
 fn take_array<const N: usize>(input: &mut &[u8]) -> Outcome<[u8; N]> {
@@ -376,7 +388,7 @@ fn take_array<const N: usize>(input: &mut &[u8]) -> Outcome<[u8; N]> {
 }
 
 #[inline]
-fn take_counted<'i>(input: &mut &'i [u8]) -> Outcome<&'i [u8]> {
+pub(crate) fn take_counted<'i>(input: &mut &'i [u8]) -> Outcome<&'i [u8]> {
     let count = long(input)?;
     let count = usize::try_from(count).map_err(|_| Fault::new(format!("a text has the length {count}")))?;
     take(input, count)
@@ -397,8 +409,8 @@ fn write_json(
         JsonPlan::Null => text.extend(b"null"),
         JsonPlan::Boolean => text.extend(if boolean(input)? { &b"true"[..] } else { b"false" }),
         JsonPlan::Number => text.extend(long(input)?.to_string().bytes()),
-        JsonPlan::Float => put(&serde_json::Value::from(f32::from_le_bytes(take_array(input)?)), text),
-        JsonPlan::Double => put(&serde_json::Value::from(f64::from_le_bytes(take_array(input)?)), text),
+        JsonPlan::Float => put(&serde_json::Value::from(float(input)?), text),
+        JsonPlan::Double => put(&serde_json::Value::from(double(input)?), text),
         JsonPlan::Bytes => put(&base64(take_counted(input)?), text),
         JsonPlan::Fixed(size) => put(&base64(take(input, *size)?), text),
         JsonPlan::Text => put(&String::from_utf8_lossy(take_counted(input)?).as_ref().into(), text),

@@ -1,23 +1,30 @@
 //! Writer schemas of Avro records: what columns they have (as `io.confluent.connect.avro.AvroData` does it), and the plan
 //! by which a datum is read into them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use model::whole_value_field;
+use model::{ConnectMarks, whole_value_field};
 use serde_json::Value;
 
 use crate::TableSchema;
+use crate::avro_defaults::{connect_default, encode_default};
+use crate::avro_json::JsonPlan;
 use crate::avro_names::{Named, connect_name, full_name, is_complex, is_primitive, json, own_namespace};
+use crate::avro_resolution::{Resolved, Resolver};
 use crate::fault::excerpt;
 use crate::registry::Registered;
-use crate::table_schema::{DEPTH_MAX, FIELDS_MAX, decimal_type, element_field, map_type, timestamp};
+use crate::table_schema::{DEPTH_MAX, FIELDS_MAX, decimal_type, element_field, map_type, normal_fields, timestamp};
 
 /// Digits of a decimal whose schema does not say how many (`CONNECT_AVRO_DECIMAL_PRECISION_DEFAULT`).
 const DEFAULT_PRECISION: u64 = 64;
 
 /// Namespace of the records that AvroData invents.
 const CONNECT_NAMESPACE: &str = "io.confluent.connect.avro";
+
+/// The parameter under which AvroData has the name of an enum; its symbols stand below it.
+const ENUM_PARAMETER: &str = "io.confluent.connect.avro.Enum";
 
 /// The keys that change which columns a schema has.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +72,8 @@ pub(crate) enum Plan {
     Union(Vec<Option<Plan>>),
     /// A type that refers to itself, by name, as JSON text.
     Json(Box<str>),
+    /// It was written with another schema than that of the column.
+    Resolved(Box<Resolved>),
 }
 
 /// A field of a record.
@@ -90,53 +99,67 @@ pub(crate) struct AvroSchema {
     pub(crate) named: HashMap<Box<str>, JsonPlan>,
 }
 
-/// How a datum stands on the wire that becomes JSON text: types that refer to themselves included.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum JsonPlan {
-    Null,
-    Boolean,
-    Number,
-    Float,
-    Double,
-    Bytes,
-    Text,
-    Fixed(usize),
-    Enum(Vec<Box<str>>),
-    Array(Box<JsonPlan>),
-    Map(Box<JsonPlan>),
-    Record(Vec<(Box<str>, JsonPlan)>),
-    Union(Vec<JsonPlan>),
-    Named(Box<str>),
-}
-
 impl AvroSchema {
     /// Understands a schema of the registry; the error is a sentence for each record that was written with it.
     pub(crate) fn parse(registered: &Registered, options: AvroOptions) -> Result<AvroSchema, String> {
-        let mut named = Named::default();
-        for reference in &registered.references {
-            named.collect(&json(&reference.text)?, "", 0)?;
-        }
-        let root = json(&registered.text)?;
-        named.collect(&root, "", 0)?;
-        let mut compiler = Compiler { named: &named, options, open: Vec::new(), count: 0, as_json: HashMap::new() };
+        let (root, named) = types(registered)?;
+        let mut compiler = Compiler::new(&named, options);
         let column = compiler.column(&root, "")?;
+        let as_json = compiler.as_json;
+        AvroSchema::of(column, &root, &named, as_json)
+    }
+
+    /// The columns of `reader`, filled by datums that were written with `writer`.
+    pub(crate) fn resolve(
+        writer: &Registered,
+        reader: &Registered,
+        options: AvroOptions,
+    ) -> Result<AvroSchema, String> {
+        let ((written, writer_named), (read, reader_named)) = (types(writer)?, types(reader)?);
+        let mut own = Compiler::new(&reader_named, options);
+        let column = own.column(&read, "")?;
+        let mut compiler = Compiler::new(&writer_named, options);
+        let mut resolver = Resolver { writer: &writer_named, reader: &reader_named, compiler: &mut compiler, count: 0 };
+        let plan = resolver.root(&written, &read, &column.plan, &column.data_type)?;
+        let as_json = compiler.as_json;
+        let Column { data_type, nullable, marks, .. } = column;
+        AvroSchema::of(Column { plan, data_type, nullable, marks }, &read, &reader_named, as_json)
+    }
+
+    fn of(
+        column: Column,
+        root: &Value,
+        named: &Named,
+        as_json: HashMap<Box<str>, JsonPlan>,
+    ) -> Result<AvroSchema, String> {
         let whole_value = !matches!(column.data_type, DataType::Struct(_));
         let fields = match column.data_type {
             DataType::Struct(fields) => fields,
             data_type => Fields::from(vec![whole_value_field(data_type)]),
         };
-        let fields = TableSchema::new(&fields).map_err(|error| error.to_string())?.fields().clone();
-        let root = only_branch(&root);
+        TableSchema::new(&fields).map_err(|error| error.to_string())?;
+        let root = only_branch(root);
         let (root, namespace) = named.resolve(root, "").unwrap_or((root, ""));
         Ok(AvroSchema {
             plan: column.plan,
-            fields,
+            fields: normal_fields(&fields),
             whole_value,
             name: connect_name(root, namespace),
             version: root["connect.version"].as_i64().and_then(|version| i32::try_from(version).ok()),
-            named: compiler.as_json,
+            named: as_json,
         })
     }
+}
+
+/// The JSON of a schema, and all types of it and its references that have a name.
+fn types(registered: &Registered) -> Result<(Value, Named), String> {
+    let mut named = Named::default();
+    for reference in &registered.references {
+        named.collect(&json(&reference.text)?, "", 0)?;
+    }
+    let root = json(&registered.text)?;
+    named.collect(&root, "", 0)?;
+    Ok((root, named))
 }
 
 /// What an optional type is optional of; anything else is itself.
@@ -153,25 +176,35 @@ struct Column {
     plan: Plan,
     data_type: DataType,
     nullable: bool,
+    marks: ConnectMarks,
 }
 
 impl Column {
     fn required(plan: Plan, data_type: DataType) -> Column {
-        Column { plan, data_type, nullable: false }
+        Column { plan, data_type, nullable: false, marks: ConnectMarks::default() }
+    }
+
+    /// The column as a field of that name, and how to fill it.
+    fn named(self, name: &str) -> (Field, Plan) {
+        (self.marks.mark(Field::new(name, self.data_type, self.nullable)), self.plan)
     }
 }
 
-struct Compiler<'n> {
-    named: &'n Named,
+pub(crate) struct Compiler<'n> {
+    pub(crate) named: &'n Named,
     options: AvroOptions,
     /// Full names of the records that are being compiled, outermost first.
     open: Vec<String>,
     /// Types so far.
     count: usize,
-    as_json: HashMap<Box<str>, JsonPlan>,
+    pub(crate) as_json: HashMap<Box<str>, JsonPlan>,
 }
 
-impl Compiler<'_> {
+impl<'n> Compiler<'n> {
+    fn new(named: &'n Named, options: AvroOptions) -> Compiler<'n> {
+        Compiler { named, options, open: Vec::new(), count: 0, as_json: HashMap::new() }
+    }
+
     fn column(&mut self, json: &Value, namespace: &str) -> Result<Column, String> {
         self.count += 1;
         if self.count > FIELDS_MAX {
@@ -182,8 +215,10 @@ impl Compiler<'_> {
             Value::String(name) if is_primitive(name) => self.primitive(name, &Value::Null),
             Value::String(name) => self.reference(name, namespace),
             Value::Object(_) => match &json["type"] {
-                Value::String(name) if is_primitive(name) => self.primitive(name, json),
-                Value::String(name) if is_complex(name) => self.complex(name, json, namespace),
+                Value::String(name) if is_primitive(name) => Ok(marked(self.primitive(name, json)?, json, namespace)),
+                Value::String(name) if is_complex(name) => {
+                    Ok(marked(self.complex(name, json, namespace)?, json, namespace))
+                }
                 Value::String(name) => self.reference(name, namespace),
                 inner @ (Value::Object(_) | Value::Array(_)) => self.column(inner, namespace),
                 Value::Null | Value::Bool(_) | Value::Number(_) => Err(unknown(json)),
@@ -226,9 +261,9 @@ impl Compiler<'_> {
             "array" => self.array(&json["items"], namespace),
             "map" => {
                 let value = self.column(&json["values"], namespace)?;
-                let (key, field) =
-                    (Field::new("key", DataType::Utf8, false), Field::new("value", value.data_type, value.nullable));
-                Ok(Column::required(Plan::Map(Box::new(value.plan)), map_type(key, field)))
+                let (field, plan) = value.named("value");
+                let data_type = map_type(Field::new("key", DataType::Utf8, false), field);
+                Ok(Column::required(Plan::Map(Box::new(plan)), data_type))
             }
             "enum" => {
                 let symbols = symbols(json)?;
@@ -255,8 +290,8 @@ impl Compiler<'_> {
         if takes_no_bytes(&element.plan) {
             return Err("a list whose elements take no bytes is not supported".to_owned());
         }
-        let data_type = DataType::List(element_field(element.data_type, element.nullable));
-        Ok(Column::required(Plan::Array(Box::new(element.plan)), data_type))
+        let field = element.marks.mark(element_field(element.data_type, element.nullable).as_ref().clone());
+        Ok(Column::required(Plan::Array(Box::new(element.plan)), DataType::List(Arc::new(field))))
     }
 
     /// A map whose keys are no strings, as AvroData writes it.
@@ -272,9 +307,9 @@ impl Compiler<'_> {
         if takes_no_bytes(&key.plan) {
             return Err("a map whose keys take no bytes is not supported".to_owned());
         }
-        let data_type =
-            map_type(Field::new("key", key.data_type, false), Field::new("value", value.data_type, value.nullable));
-        Ok(Column::required(Plan::Entries(Box::new((key.plan, value.plan))), data_type))
+        let ((key, key_plan), (value, value_plan)) = (key.named("key"), value.named("value"));
+        let data_type = map_type(key.with_nullable(false), value);
+        Ok(Column::required(Plan::Entries(Box::new((key_plan, value_plan))), data_type))
     }
 
     fn record(&mut self, json: &Value, namespace: &str) -> Result<Column, String> {
@@ -297,10 +332,14 @@ impl Compiler<'_> {
                 && !field["default"].is_null()
             {
                 let mut datum = Vec::new();
-                *default = encode_default(&field["default"], inner, &mut datum).map(|()| datum);
+                *default = encode_default(&field["default"], inner, &column.data_type, &mut datum).map(|()| datum);
             }
-            fields.push(Field::new(name, column.data_type, column.nullable));
-            plans.push(FieldPlan { name: name.into(), plan: column.plan });
+            if !field["default"].is_null() {
+                column.marks.default = connect_default(&field["default"], &column.plan, &column.data_type);
+            }
+            let (field, plan) = column.named(name);
+            fields.push(field);
+            plans.push(FieldPlan { name: name.into(), plan });
         }
         self.open.pop();
         Ok(Column::required(Plan::Record(plans), DataType::Struct(fields.into())))
@@ -317,79 +356,17 @@ impl Compiler<'_> {
         Ok(Column::required(Plan::Json(name.into()), DataType::Utf8))
     }
 
-    /// Makes sure that the type `name` and those it needs can be read as JSON.
-    fn add_json(&mut self, name: &str) -> Result<(), String> {
-        if self.as_json.contains_key(name) {
-            return Ok(());
-        }
-        self.as_json.insert(name.into(), JsonPlan::Null);
-        let named = self.named;
-        let (definition, around) = named.find(name, "").ok_or_else(|| format!("the schema lacks the type {name}"))?;
-        let plan = self.json_plan(definition, around)?;
-        self.as_json.insert(name.into(), plan);
-        Ok(())
-    }
-
-    fn json_plan(&mut self, json: &Value, namespace: &str) -> Result<JsonPlan, String> {
-        let inner = match json {
-            Value::Array(branches) => {
-                let branches: Result<_, _> = branches.iter().map(|branch| self.json_plan(branch, namespace)).collect();
-                return Ok(JsonPlan::Union(branches?));
-            }
-            Value::Object(_) => &json["type"],
-            Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => json,
-        };
-        let Value::String(name) = inner else {
-            return if inner == json { Err(unknown(json)) } else { self.json_plan(inner, namespace) };
-        };
-        Ok(match name.as_str() {
-            "null" => JsonPlan::Null,
-            "boolean" => JsonPlan::Boolean,
-            "int" | "long" => JsonPlan::Number,
-            "float" => JsonPlan::Float,
-            "double" => JsonPlan::Double,
-            "bytes" => JsonPlan::Bytes,
-            "string" => JsonPlan::Text,
-            "fixed" => JsonPlan::Fixed(fixed_size(json)?),
-            "enum" => JsonPlan::Enum(symbols(json)?),
-            "array" => {
-                let element = self.json_plan(&json["items"], namespace)?;
-                if matches!(element, JsonPlan::Null | JsonPlan::Fixed(0)) {
-                    return Err("a list whose elements take no bytes is not supported".to_owned());
-                }
-                JsonPlan::Array(Box::new(element))
-            }
-            "map" => JsonPlan::Map(Box::new(self.json_plan(&json["values"], namespace)?)),
-            "record" | "error" => {
-                let namespace = own_namespace(json, namespace);
-                let mut fields = Vec::new();
-                for field in json["fields"].as_array().into_iter().flatten() {
-                    let Some(name) = field["name"].as_str() else { return Err(unknown(field)) };
-                    fields.push((name.into(), self.json_plan(&field["type"], namespace)?));
-                }
-                JsonPlan::Record(fields)
-            }
-            other => {
-                let known = full_name(other, namespace);
-                let known = if self.named.types.contains_key(&known) { known } else { other.to_owned() };
-                self.add_json(&known)?;
-                JsonPlan::Named(known.into())
-            }
-        })
-    }
-
     fn union(&mut self, branches: &[Value], namespace: &str) -> Result<Column, String> {
-        let is_null = |branch: &Value| branch == "null" || branch["type"] == "null";
         match branches {
             [only] if self.options.flatten_singletons && !is_null(only) => {
-                let column = self.column(only, namespace)?;
-                return Ok(Column { plan: Plan::Single(Box::new(column.plan)), ..column });
+                let Column { plan, data_type, nullable, marks } = self.column(only, namespace)?;
+                return Ok(Column { plan: Plan::Single(Box::new(plan)), data_type, nullable, marks });
             }
             [one, two] if is_null(one) != is_null(two) => {
                 let (null, other) = if is_null(one) { (0, two) } else { (1, one) };
-                let column = self.column(other, namespace)?;
-                let plan = Plan::Optional { null, inner: Box::new(column.plan), default: None };
-                return Ok(Column { plan, data_type: column.data_type, nullable: true });
+                let Column { plan, data_type, marks, .. } = self.column(other, namespace)?;
+                let plan = Plan::Optional { null, inner: Box::new(plan), default: None };
+                return Ok(Column { plan, data_type, nullable: true, marks });
             }
             _ => {}
         }
@@ -407,14 +384,20 @@ impl Compiler<'_> {
                 return Err(format!("Multiple union schemas map to the Connect union field name {name}"));
             }
             let column = self.column(branch, namespace).map_err(|error| format!("field {name}: {error}"))?;
-            fields.push(Field::new(name, column.data_type, true));
-            plans.push(Some(column.plan));
+            let (field, plan) = column.named(&name);
+            fields.push(field.with_nullable(true));
+            plans.push(Some(plan));
         }
         if fields.is_empty() {
             return Err("Standalone null schemas are not supported by this converter".to_owned());
         }
         let nullable = plans.iter().any(Option::is_none);
-        Ok(Column { plan: Plan::Union(plans), data_type: DataType::Struct(fields.into()), nullable })
+        let name = match self.options.numbered_branches {
+            true => "connect_union".to_owned(),
+            false => format!("{CONNECT_NAMESPACE}.Union"),
+        };
+        let marks = ConnectMarks { name: Some(name), ..ConnectMarks::default() };
+        Ok(Column { plan: Plan::Union(plans), data_type: DataType::Struct(fields.into()), nullable, marks })
     }
 
     /// The name of a branch's field: that of a record or enum, else the type's.
@@ -422,8 +405,7 @@ impl Compiler<'_> {
         let Some((definition, around)) = self.named.resolve(branch, namespace) else {
             return branch.as_str().unwrap_or_default().to_owned();
         };
-        let kind = definition.as_str().or(definition["type"].as_str()).unwrap_or_default();
-        match (kind, definition["name"].as_str()) {
+        match (branch_type(definition), definition["name"].as_str()) {
             ("record" | "error" | "enum", Some(name)) if self.options.full_names => {
                 full_name(name, own_namespace(definition, around))
             }
@@ -431,6 +413,37 @@ impl Compiler<'_> {
             (kind, _) => kind.to_owned(),
         }
     }
+}
+
+/// Whether a type is null.
+pub(crate) fn is_null(json: &Value) -> bool {
+    json == "null" || json["type"] == "null"
+}
+
+/// What kind a definition is: its type's word.
+pub(crate) fn branch_type(definition: &Value) -> &str {
+    definition.as_str().or(definition["type"].as_str()).unwrap_or_default()
+}
+
+/// The column with the name and parameters that AvroData gives the schema of `json`.
+fn marked(mut column: Column, json: &Value, namespace: &str) -> Column {
+    let is_enum = json["type"] == "enum";
+    let logical = "org.apache.kafka.connect.data.";
+    let mut parameters = BTreeMap::new();
+    for (name, value) in json["connect.parameters"].as_object().into_iter().flatten() {
+        if let (Some(value), false) = (value.as_str(), matches!(name.as_str(), "scale" | "connect.decimal.precision")) {
+            parameters.insert(name.clone(), value.to_owned());
+        }
+    }
+    if is_enum {
+        let full = full_name(json["name"].as_str().unwrap_or_default(), own_namespace(json, namespace));
+        let symbols = json["symbols"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        parameters.extend(symbols.map(|symbol| (format!("{ENUM_PARAMETER}.{symbol}"), symbol.to_owned())));
+        parameters.insert(ENUM_PARAMETER.to_owned(), full);
+    }
+    let name = connect_name(json, namespace).filter(|name| !name.starts_with(logical));
+    column.marks = ConnectMarks { name, parameters, default: None };
+    column
 }
 
 const NO_ENTRIES: &str =
@@ -442,12 +455,12 @@ fn is_map_entry(definition: &Value, namespace: &str) -> bool {
     is_record && (is_named || definition["connect.internal.type"] == "MapEntry")
 }
 
-fn symbols(json: &Value) -> Result<Vec<Box<str>>, String> {
+pub(crate) fn symbols(json: &Value) -> Result<Vec<Box<str>>, String> {
     let symbols = json["symbols"].as_array().ok_or_else(|| unknown(json))?;
     Ok(symbols.iter().filter_map(Value::as_str).map(Into::into).collect())
 }
 
-fn fixed_size(json: &Value) -> Result<usize, String> {
+pub(crate) fn fixed_size(json: &Value) -> Result<usize, String> {
     json["size"].as_u64().and_then(|size| usize::try_from(size).ok()).ok_or_else(|| unknown(json))
 }
 
@@ -472,7 +485,7 @@ fn decimal(json: &Value) -> Result<DataType, String> {
     decimal_type(precision, scale).map_err(|error| error.to_string())
 }
 
-fn unknown(json: &Value) -> String {
+pub(crate) fn unknown(json: &Value) -> String {
     format!("the schema has an unknown type {}", excerpt(json.to_string().as_bytes()))
 }
 
@@ -481,7 +494,7 @@ fn takes_no_bytes(plan: &Plan) -> bool {
     match plan {
         Plan::Fixed(size) => *size == 0,
         Plan::Record(fields) => fields.iter().all(|field| takes_no_bytes(&field.plan)),
-        Plan::Json(_) => true,
+        Plan::Json(_) | Plan::Resolved(_) => true,
         Plan::Boolean
         | Plan::Int
         | Plan::Long
@@ -496,65 +509,4 @@ fn takes_no_bytes(plan: &Plan) -> bool {
         | Plan::Single(_)
         | Plan::Union(_) => false,
     }
-}
-
-/// Writes a default as a datum. `None` where it does not fit its type: then there is no default.
-fn encode_default(json: &Value, plan: &Plan, datum: &mut Vec<u8>) -> Option<()> {
-    let counted = |items: usize, datum: &mut Vec<u8>| i64::try_from(items).map(|items| put_long(items, datum)).ok();
-    match plan {
-        Plan::Boolean => datum.push(u8::from(json.as_bool()?)),
-        Plan::Int => put_long(json.as_i64().filter(|number| i32::try_from(*number).is_ok())?, datum),
-        Plan::Long => put_long(json.as_i64()?, datum),
-        Plan::Float => datum.extend((json.as_f64()? as f32).to_le_bytes()),
-        Plan::Double => datum.extend(json.as_f64()?.to_le_bytes()),
-        Plan::Bytes => {
-            let text = json.as_str()?;
-            counted(text.len(), datum)?;
-            datum.extend(text.bytes());
-        }
-        Plan::Enum(symbols) => {
-            let text = json.as_str()?;
-            counted(symbols.iter().position(|symbol| **symbol == *text)?, datum)?;
-        }
-        Plan::Array(element) => {
-            let elements = json.as_array()?;
-            if !elements.is_empty() {
-                counted(elements.len(), datum)?;
-                elements.iter().try_for_each(|one| encode_default(one, element, datum))?;
-            }
-            datum.push(0);
-        }
-        Plan::Map(value) => {
-            let entries = json.as_object()?;
-            if !entries.is_empty() {
-                counted(entries.len(), datum)?;
-                for (key, one) in entries {
-                    counted(key.len(), datum)?;
-                    datum.extend(key.bytes());
-                    encode_default(one, value, datum)?;
-                }
-            }
-            datum.push(0);
-        }
-        Plan::Record(fields) => {
-            fields.iter().try_for_each(|field| encode_default(&json[&*field.name], &field.plan, datum))?;
-        }
-        Plan::Optional { null, inner, .. } => {
-            put_long(if json.is_null() { *null } else { 1 - *null }, datum);
-            if !json.is_null() {
-                encode_default(json, inner, datum)?;
-            }
-        }
-        Plan::Fixed(_) | Plan::Entries(_) | Plan::Single(_) | Plan::Union(_) | Plan::Json(_) => return None,
-    }
-    Some(())
-}
-
-fn put_long(number: i64, datum: &mut Vec<u8>) {
-    let mut rest = ((number << 1) ^ (number >> 63)) as u64;
-    while rest >= 0x80 {
-        datum.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    datum.push(rest as u8);
 }

@@ -10,10 +10,12 @@ use simd_json::{Node, StaticNode};
 
 use crate::fault::Outcome;
 use crate::infer::misfit;
+use crate::json_union::UnionColumn;
 use crate::nested_columns::{ListColumn, MapColumn};
 use crate::scalar::{DecimalText, Instant, days, decimal, double, float, integer, time_ms};
 use crate::scalar_columns::{Booleans, Bytes, Numbers};
 use crate::struct_column::{Context, StructColumn};
+use crate::tape::write_json;
 
 /// What every column can do beside reading.
 pub(crate) trait Rows {
@@ -50,6 +52,10 @@ pub(crate) enum Column {
     List(Box<ListColumn>),
     Map(Box<MapColumn>),
     Struct(Box<StructColumn>),
+    /// A struct with a field for each branch of a union, of which JSON has only the value.
+    Union(Box<UnionColumn>),
+    /// JSON as text, whatever it is.
+    JsonText(Bytes),
 }
 
 impl Column {
@@ -94,10 +100,11 @@ impl Column {
             Column::TimestampMicros(column) => column,
             Column::Decimal128(column, _, _) => column,
             Column::Decimal256(column, _, _) => column,
-            Column::Utf8(column) | Column::Binary(column) => column,
+            Column::Utf8(column) | Column::Binary(column) | Column::JsonText(column) => column,
             Column::List(column) => column.as_mut(),
             Column::Map(column) => column.as_mut(),
             Column::Struct(column) => column.as_mut(),
+            Column::Union(column) => column.as_mut(),
         }
     }
 
@@ -128,6 +135,8 @@ impl Column {
             (Column::Map(column), Node::Array { len, .. }) => {
                 return column.read_pairs(nodes, at + 1, *len, context);
             }
+            (Column::Union(column), _) => return column.read(nodes, at, context),
+            (Column::JsonText(column), _) => return Ok(column.push_with(|text| write_json(nodes, at, text))),
             (column, node) => column.read_other(node, data_type, context)?,
         }
         Ok(at + 1)
@@ -158,7 +167,13 @@ impl Column {
             | Column::TimestampMicros(_)
             | Column::Decimal128(_, _, _)
             | Column::Decimal256(_, _, _) => self.read_logical(node, context.iso_texts()),
-            Column::Boolean(_) | Column::Utf8(_) | Column::List(_) | Column::Map(_) | Column::Struct(_) => None,
+            Column::Boolean(_)
+            | Column::Utf8(_)
+            | Column::List(_)
+            | Column::Map(_)
+            | Column::Struct(_)
+            | Column::Union(_)
+            | Column::JsonText(_) => None,
         };
         pushed.ok_or_else(|| misfit(data_type, node))
     }
@@ -187,7 +202,9 @@ impl Column {
             | Column::Binary(_)
             | Column::List(_)
             | Column::Map(_)
-            | Column::Struct(_) => None,
+            | Column::Struct(_)
+            | Column::Union(_)
+            | Column::JsonText(_) => None,
         }
     }
 }

@@ -3,15 +3,23 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use model::whole_value_field;
+use model::{ConnectMarks, ValueSchema, whole_value_field};
 use serde_json::Value;
 
-use crate::table_schema::{DEFAULT_MARK, TableSchema, decimal_type, element_field, map_type, timestamp};
+use crate::table_schema::{TableSchema, decimal_type, element_field, map_type, timestamp};
 use crate::{JsonColumns, SchemaError};
 
 /// Precision of a Decimal whose schema does not say it (`connect.decimal.precision`): the most that all engines read.
 /// Upstream writes 64, at which many stop.
 pub(crate) const DECIMAL_PRECISION_DEFAULT: u64 = 38;
+
+/// Names that the type of a column says.
+const LOGICAL_NAMES: &[&str] = &[
+    "org.apache.kafka.connect.data.Date",
+    "org.apache.kafka.connect.data.Time",
+    "org.apache.kafka.connect.data.Timestamp",
+    "org.apache.kafka.connect.data.Decimal",
+];
 
 /// What an envelope's schema makes of its payload.
 #[derive(Debug, PartialEq)]
@@ -29,6 +37,8 @@ pub(crate) struct TypedSchema {
     fields: Fields,
     nullable: bool,
     default: Option<Value>,
+    /// Its name and version, if it has either.
+    pub(crate) value_schema: Option<Arc<ValueSchema>>,
 }
 
 impl TypedSchema {
@@ -52,7 +62,12 @@ pub(crate) fn parse(text: &[u8]) -> Result<ConnectSchema, SchemaError> {
     };
     let schema = TableSchema::new(&fields)?;
     let default = json.get("default").filter(|default| !default.is_null()).cloned();
-    Ok(ConnectSchema::Typed(TypedSchema { schema, fields, nullable: optional(&json), default }))
+    let value_schema = ValueSchema {
+        name: json.get("name").and_then(Value::as_str).map(str::to_owned),
+        version: json.get("version").and_then(Value::as_i64).and_then(|version| i32::try_from(version).ok()),
+    };
+    let value_schema = (value_schema != ValueSchema::default()).then(|| Arc::new(value_schema));
+    Ok(ConnectSchema::Typed(TypedSchema { schema, fields, nullable: optional(&json), default, value_schema }))
 }
 
 fn data_type(json: &Value) -> Result<DataType, SchemaError> {
@@ -77,13 +92,14 @@ fn data_type(json: &Value) -> Result<DataType, SchemaError> {
         ("array", _) => {
             let items = json.get("items").filter(|items| !items.is_null());
             let items = items.ok_or_else(|| missing("Array schema did not specify the element type"))?;
-            DataType::List(Arc::new(with_default(element_field(data_type(items)?, optional(items)).as_ref(), items)))
+            let element = element_field(data_type(items)?, optional(items));
+            DataType::List(Arc::new(marked(element.as_ref().clone(), items)))
         }
         ("map", _) => {
             let keys = json.get("keys").ok_or_else(|| missing("Map schema did not specify the key type"))?;
             let values = json.get("values").ok_or_else(|| missing("Map schema did not specify the value type"))?;
             let value = Field::new("value", data_type(values)?, optional(values));
-            map_type(Field::new("key", data_type(keys)?, false), with_default(&value, values))
+            map_type(marked(Field::new("key", data_type(keys)?, false), keys), marked(value, values))
         }
         ("struct", _) => DataType::Struct(struct_fields(json)?),
         (other, _) => return Err(SchemaError(format!("Unknown schema type: {other}"))),
@@ -100,7 +116,7 @@ fn struct_fields(json: &Value) -> Result<Fields, SchemaError> {
             let name = field.get("field").and_then(Value::as_str);
             let name = name.ok_or_else(|| missing("Struct schema's field name not specified properly"))?;
             let data_type = data_type(field).map_err(|error| SchemaError(format!("field {name}: {error}")))?;
-            Ok(with_default(&Field::new(name, data_type, optional(field)), field))
+            Ok(marked(Field::new(name, data_type, optional(field)), field))
         })
         .collect()
 }
@@ -131,22 +147,38 @@ fn optional(json: &Value) -> bool {
     json.get("optional").and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn with_default(field: &Field, json: &Value) -> Field {
-    match json.get("default").filter(|default| !default.is_null()) {
-        Some(default) => field.clone().with_metadata([(DEFAULT_MARK.to_owned(), default.to_string())].into()),
-        None => field.clone(),
+/// `field` with what the schema says beside its type.
+fn marked(field: Field, json: &Value) -> Field {
+    let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
+    let is_logical = |name: &String| LOGICAL_NAMES.contains(&name.as_str());
+    let parameters = json.get("parameters").and_then(Value::as_object).into_iter().flatten();
+    let parameters = parameters.filter(|(name, _)| !matches!(name.as_str(), "scale" | "connect.decimal.precision"));
+    ConnectMarks {
+        name: text("name").filter(|name| !is_logical(name)),
+        parameters: parameters.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect(),
+        default: json.get("default").filter(|default| !default.is_null()).cloned(),
     }
+    .mark(field)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::RecordSchema;
 
     fn typed(text: &str) -> TypedSchema {
         match parse(text.as_bytes()).unwrap() {
             ConnectSchema::Typed(schema) => schema,
             ConnectSchema::Schemaless => panic!("{text} is a schema"),
         }
+    }
+
+    /// The record schema that an envelope's schema is.
+    pub(crate) fn record_schema(text: &str) -> RecordSchema {
+        let typed = typed(text);
+        let (fields, value) =
+            (crate::table_schema::normal_fields(&typed.fields), typed.value_schema.unwrap_or_default());
+        RecordSchema { fields, value }
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::io;
 
-use arrow::datatypes::{DataType, Fields};
-use model::{Invalid, whole_value_field};
+use model::Invalid;
 use serde_json::Value;
 
 use crate::{SchemaError, TableSchema, VALUE_SCHEMA, spark_json};
@@ -49,31 +48,6 @@ pub fn parse(text: &str) -> Result<TableSchema, SchemaError> {
         }
     };
     TableSchema::new(&fields)
-}
-
-/// A JSON Schema of the registry.
-pub(crate) struct RegisteredJsonSchema {
-    pub(crate) schema: TableSchema,
-    pub(crate) title: Option<String>,
-}
-
-/// Reads a JSON Schema of the registry, with the schemas it refers to by their names. A value that is no object is one
-/// column.
-pub(crate) fn registered_json_schema<'t>(
-    text: &str,
-    references: impl Iterator<Item = (&'t str, &'t str)>,
-) -> Result<RegisteredJsonSchema, SchemaError> {
-    let parse = |text: &str| -> Result<Value, SchemaError> {
-        serde_json::from_str(text).map_err(|error| SchemaError(format!("schema is not valid JSON: {error}")))
-    };
-    let json = parse(text)?;
-    let others = references.map(|(name, text)| Ok((name.to_owned(), parse(text)?))).collect::<Result<Vec<_>, _>>()?;
-    let fields = match json_schema::read_registered(&json, &others)? {
-        (DataType::Struct(fields), _) => fields,
-        (other, _) => Fields::from(vec![whole_value_field(other)]),
-    };
-    let title = json.get("title").and_then(Value::as_str).map(str::to_owned);
-    Ok(RegisteredJsonSchema { schema: TableSchema::new(&fields)?, title })
 }
 
 fn is_file_name(value: &str) -> bool {

@@ -9,6 +9,7 @@ use simd_json::{Node, StaticNode};
 use crate::column::Rows;
 use crate::fault::{Fault, Outcome};
 use crate::infer::{grow, no_object};
+use crate::json_union::read_union;
 use crate::struct_column::{Context, Dialect, StructColumn, push_nodes};
 use crate::table_schema::{TableSchema, type_name};
 use crate::tape::Parser;
@@ -58,6 +59,8 @@ pub struct JsonColumns {
 struct Top {
     /// A value that is no struct, in a column of its own.
     whole: bool,
+    /// The branches of a union that the value is one of.
+    union: Option<Fields>,
     /// Its type, for an error text.
     type_name: String,
     /// Whether it may be null.
@@ -70,7 +73,7 @@ impl Top {
     fn new(schema: &TableSchema, nullable: bool, default: Option<Value>) -> Top {
         let whole = is_whole_value(schema.fields());
         let type_name = if whole { type_name(schema.fields()[0].data_type()) } else { "STRUCT".to_owned() };
-        Top { whole, type_name, nullable, default: default.filter(|default| !default.is_null()) }
+        Top { whole, union: None, type_name, nullable, default: default.filter(|default| !default.is_null()) }
     }
 }
 
@@ -108,6 +111,12 @@ impl JsonColumns {
         let top = Top::new(schema, nullable, default.filter(|_| replace_null_with_default));
         let root = StructColumn::new(fields);
         JsonColumns { root, top, context, parser: Parser::new(), schema: schema.clone() }
+    }
+
+    /// The same reader for values that are one branch of a union each; the columns are the branches.
+    pub(crate) fn of_union(mut self, branches: &Fields) -> JsonColumns {
+        self.top.union = Some(branches.clone());
+        self
     }
 
     /// The schema it reads into.
@@ -180,6 +189,9 @@ fn read_present(root: &mut StructColumn, top: &Top, context: &mut Context, nodes
         root.whole_value().read(nodes, 0, context)?;
         root.end_row();
         return Ok(());
+    }
+    if let Some(branches) = &top.union {
+        return read_union(branches, root, nodes, 0, context).map(|_| ());
     }
     match &nodes[0] {
         Node::Object { len, .. } => root.read(nodes, 1, *len, context).map(|_| ()),

@@ -133,7 +133,9 @@ impl Converter for JsonConverter {
             let batch = match run.form {
                 None | Some(Form::Plain) => plain_batch(&whole, texts, &run.cells),
                 Some(Form::Typed(schema)) => {
-                    typed_batch(&whole, texts, &run.cells, &mut self.schemas.readers[schema].1, &mut rejected)
+                    let (known, reader) = &mut self.schemas.readers[schema];
+                    let batch = typed_batch(&whole, texts, &run.cells, reader, &mut rejected);
+                    Batch { schema: known.value_schema.clone(), ..batch }
                 }
             };
             if !batch.is_empty() {

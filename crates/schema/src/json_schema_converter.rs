@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{Batch, Importance, Invalid, Key, Kind, RawBatch, Settings, ValueSchema, Values};
+use model::{Batch, Check, Importance, Invalid, Key, Kind, RawBatch, Settings, ValueSchema, Values};
 
-use crate::given::registered_json_schema;
 use crate::json_converter::fitting_rows;
+use crate::registered_json_schema::{JsonSchemaOptions, columns};
 use crate::registry::{Registered, Registry, SchemaKind, WireId, runs};
 use crate::{Converter, Decoded, Error, JsonColumns, Part};
 
@@ -19,6 +19,41 @@ const PRODUCER: &str = "it is for producers, and a sink writes no JSON Schema";
 const fn flag(name: &'static str, default: &'static str, doc: &'static str) -> Key {
     Key::new(name, Kind::Boolean, doc).default(default).importance(Importance::Medium).group("JSON Schema", 0)
 }
+
+const GENERALIZED_SUM_TYPES: Key = flag(
+    "generalized.sum.type.support",
+    "false",
+    "Whether the columns of the branches of oneOf, anyOf and lists of types are called connect_union_field_N.",
+);
+const FLATTEN_SINGLETONS: Key =
+    flag("flatten.singleton.unions", "true", "Whether a oneOf with one branch is that branch.");
+const IGNORE_DEFAULTS: Key = flag(
+    "ignore.default.for.nullables",
+    "false",
+    "Whether a property that is null or not there stays so if it has a default; else it becomes the default.",
+);
+const RECURSIVE_TYPES: Key = Key::new(
+    "recursive.types",
+    Kind::String,
+    "What becomes of a type that refers to itself: fail rejects its records, json has it as JSON text where it comes again.",
+)
+.ours()
+.default("fail")
+.check(Check::OneOf(&["fail", "json"]))
+.importance(Importance::Medium)
+.group("JSON Schema", 1);
+/// How the columns of a union's branches are called.
+pub const UNION_NAMES: Key = Key::new(
+    "union.names",
+    Kind::String,
+    "How the columns of the branches of oneOf, anyOf and lists of types are called without generalized.sum.type.support: \
+     connect is io.confluent.connect.json.OneOf.field.N, which Avro and many readers of Parquet do not take; legal has \
+     underscores for the dots. Not given, it is legal where the format has columns, connect for JSON files.",
+)
+.ours()
+.check(Check::OneOf(&["connect", "legal"]))
+.importance(Importance::Low)
+.group("JSON Schema", 1);
 
 /// The keys of JsonSchemaConverter beside those of the registry.
 pub(crate) const JSON_SCHEMA_KEYS: &[Key] = &[
@@ -32,11 +67,11 @@ pub(crate) const JSON_SCHEMA_KEYS: &[Key] = &[
         .not_yet("properties that the schema does not have are left out"),
     flag("ignore.modern.dialects", "false", "Whether newer dialects of JSON Schema are read as draft 7.")
         .ignored("all dialects are read alike"),
-    flag("generalized.sum.type.support", "false", "Whether oneOf is a struct with general names.")
-        .not_yet("oneOf and anyOf of null and one other type are read, others are errors of the record"),
-    flag("flatten.singleton.unions", "true", "Whether a oneOf with one branch is that branch.").ignored("it always is"),
-    flag("ignore.default.for.nullables", "false", "Whether defaults of nullable properties are ignored.")
-        .ignored(PRODUCER),
+    GENERALIZED_SUM_TYPES,
+    FLATTEN_SINGLETONS,
+    IGNORE_DEFAULTS,
+    RECURSIVE_TYPES,
+    UNION_NAMES,
     flag("scrub.invalid.names", "false", "Whether invalid names are mended.").ignored(PRODUCER),
     flag("json.fail.invalid.schema", "true", "Whether an invalid schema is an error.").ignored("it is"),
     flag("json.fail.unknown.properties", "true", "Whether a property that the schema lacks is an error.")
@@ -48,31 +83,51 @@ pub(crate) const JSON_SCHEMA_KEYS: &[Key] = &[
 pub(crate) struct JsonSchemaConverter {
     part: Part,
     registry: Registry,
-    readers: HashMap<(WireId, String), (JsonColumns, Arc<ValueSchema>)>,
+    options: JsonSchemaOptions,
+    ignore_defaults: bool,
+    readers: HashMap<(WireId, String), Reader>,
+}
+
+/// The columns of one schema, and what batches say about it.
+struct Reader {
+    /// The schema it is read with, if not with itself.
+    latest_id: Option<i32>,
+    columns: JsonColumns,
+    schema: Arc<ValueSchema>,
 }
 
 impl JsonSchemaConverter {
     pub(crate) fn build(settings: &Settings, part: Part) -> Result<Box<dyn Converter>, Invalid> {
+        let options = JsonSchemaOptions {
+            general_names: settings.boolean(&GENERALIZED_SUM_TYPES)?,
+            flatten_singletons: settings.boolean(&FLATTEN_SINGLETONS)?,
+            legal_names: settings.text(&UNION_NAMES) == Some("legal"),
+            recursive_as_json: settings.required_string(&RECURSIVE_TYPES)? == "json",
+        };
+        let ignore_defaults = settings.boolean(&IGNORE_DEFAULTS)?;
         let registry = Registry::build(settings, part)?;
-        Ok(Box::new(JsonSchemaConverter { part, registry, readers: HashMap::new() }))
+        Ok(Box::new(JsonSchemaConverter { part, registry, options, ignore_defaults, readers: HashMap::new() }))
     }
 
     /// Makes a reader for `id`, unless there is one; the sentence says why its records cannot be read.
     async fn learn(&mut self, id: WireId, topic: &str) -> Result<Result<(), String>, Error> {
         let key = (id, topic.to_owned());
-        if self.readers.contains_key(&key) {
+        if self.readers.contains_key(&key) && !self.registry.reads_latest() {
             return Ok(Ok(()));
         }
-        let registered = match self.registry.schema(id, topic).await {
-            Ok(registered) => registered,
+        let reading = match self.registry.reading(id, topic).await {
+            Ok(reading) => reading,
             Err(lookup) => return Ok(Err(lookup.reason()?)),
         };
+        if self.readers.get(&key).is_some_and(|known| known.latest_id == reading.latest_id()) {
+            return Ok(Ok(()));
+        }
         if self.readers.len() >= READERS_MAX {
             self.readers.clear();
         }
-        Ok(match reader(&registered) {
-            Ok(made) => {
-                self.readers.insert(key, made);
+        Ok(match reader(reading.read_with(), self.options, self.ignore_defaults) {
+            Ok((columns, schema)) => {
+                self.readers.insert(key, Reader { latest_id: reading.latest_id(), columns, schema });
                 Ok(())
             }
             Err(why) => Err(format!("schema {id}: {why}")),
@@ -80,16 +135,23 @@ impl JsonSchemaConverter {
     }
 }
 
-fn reader(registered: &Registered) -> Result<(JsonColumns, Arc<ValueSchema>), String> {
+fn reader(
+    registered: &Registered,
+    options: JsonSchemaOptions,
+    ignore_defaults: bool,
+) -> Result<(JsonColumns, Arc<ValueSchema>), String> {
     match registered.kind {
         SchemaKind::Json => {}
         SchemaKind::Avro => return Err("it is an Avro schema; use AvroConverter".to_owned()),
         SchemaKind::Protobuf => return Err("it is a Protobuf schema; use ProtobufConverter".to_owned()),
     }
-    let references = registered.references.iter().map(|reference| (reference.name.as_str(), reference.text.as_str()));
-    let found = registered_json_schema(&registered.text, references).map_err(|error| error.0)?;
-    let columns = JsonColumns::connect(&found.schema, found.schema.fields(), true, None, false);
-    Ok((columns, Arc::new(ValueSchema { name: found.title, version: registered.version })))
+    let found = columns(registered, options).map_err(|error| error.0)?;
+    let mut columns = JsonColumns::connect(&found.schema, &found.fields, true, found.default, !ignore_defaults);
+    if found.is_union {
+        columns = columns.of_union(&found.fields);
+    }
+    let version = found.version.or(registered.version);
+    Ok((columns, Arc::new(ValueSchema { name: found.name, version })))
 }
 
 #[async_trait]
@@ -117,7 +179,7 @@ impl Converter for JsonSchemaConverter {
             let reader = known.and_then(|id| self.readers.get_mut(&(id, topic.clone())));
             let batch = match reader {
                 None => whole.select(&rows.iter().map(|row| *row as u32).collect::<Vec<_>>()),
-                Some((columns, schema)) => {
+                Some(Reader { columns, schema, .. }) => {
                     let read = columns.read_each(run.cells.iter().map(|(_, value)| *value));
                     let reject = |row, reason| rejections.push(row, reason);
                     let mut batch = fitting_rows(&whole, rows, read.columns, read.rejected, reject);
@@ -155,7 +217,7 @@ mod tests {
             "both":{"allOf":[{"type":"object","properties":{"a":{"type":"string"}}},{"$ref":"#/definitions/b"}]}},
             "definitions":{"b":{"properties":{"b":{"type":"boolean"}}}}}"##;
         let person = r#"{"type":"object","properties":{"name":{"type":"string"}}}"#;
-        let (mut columns, schema) = reader(&registered(text, &[("person.json", person)])).unwrap();
+        let (mut columns, schema) = reader(&registered(text, &[("person.json", person)]), PLAIN, false).unwrap();
         assert_eq!((schema.name.as_deref(), schema.version), (Some("Order"), Some(3)));
         let expected = "id INT NOT NULL, total DOUBLE, when TIMESTAMP(3), price DECIMAL(38,2), day STRING, \
                         who STRUCT<name: STRING>, note STRING, tags MAP<STRING, BIGINT NOT NULL>, both STRUCT<a: STRING, b: BOOLEAN>";
@@ -177,10 +239,109 @@ mod tests {
 
     #[test]
     fn what_is_no_usable_json_schema_is_a_reason() {
-        let why = |text: &str| reader(&registered(text, &[])).err().unwrap();
+        let why = |text: &str| reader(&registered(text, &[]), PLAIN, false).err().unwrap();
         assert!(why(r#"{"type":"object","properties":{"a":{"$ref":"none.json"}}}"#).contains("none.json"));
         assert!(why("{").starts_with("schema is not valid JSON"));
-        assert!(why(r#"{"oneOf":[{"type":"string"},{"type":"integer"}]}"#).contains("oneOf"));
-        assert!(reader(&registered(r#"{"type":"integer"}"#, &[])).is_ok());
+        assert!(why(r#"{"oneOf":[{"type":"null"}]}"#).contains("nothing but null"));
+        assert!(reader(&registered(r#"{"type":"integer"}"#, &[]), PLAIN, false).is_ok());
+    }
+
+    const PLAIN: JsonSchemaOptions = JsonSchemaOptions {
+        general_names: false,
+        flatten_singletons: true,
+        legal_names: false,
+        recursive_as_json: false,
+    };
+
+    /// The only row as text, or why there is none.
+    fn show(text: &str, options: JsonSchemaOptions, json: &str) -> String {
+        let (mut columns, _) = reader(&registered(text, &[]), options, false).unwrap();
+        let read = columns.read_each([Some(json.as_bytes())].into_iter());
+        match read.rejected.into_iter().next() {
+            Some((_, why)) => why,
+            None => array_value_to_string(&read.columns, 0).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_union_is_a_struct_with_the_branch_that_the_value_fits() {
+        let short = |text: String| text.replace("io.confluent.connect.json.OneOf.field.", "#");
+        let a = |kind: &str| format!(r#"{{"type":"object","properties":{{"a":{kind}}}}}"#);
+        let object = |names: &str| {
+            let properties: Vec<String> =
+                names.split(' ').map(|name| format!(r#""{name}":{{"type":"integer"}}"#)).collect();
+            format!(r#"{{"type":"object","properties":{{{}}}}}"#, properties.join(","))
+        };
+        let both = format!(r#"{{"oneOf":[{},{}]}}"#, object("x y"), object("x y z"));
+        for (kind, json, expected) in [
+            (r#"{"type":["string","integer"]}"#, r#"{"a":"t"}"#, "{a: {#0: t, #1: }}"),
+            (r#"{"type":["string","integer"]}"#, r#"{"a":5}"#, "{a: {#0: , #1: 5}}"),
+            (r#"{"type":["string","integer","null"]}"#, r#"{"a":null}"#, "{a: }"),
+            (r#"{"type":["integer","number"]}"#, r#"{"a":1.5}"#, "{a: {#0: , #1: 1.5}}"),
+            (
+                r#"{"type":["string","integer"]}"#,
+                r#"{"a":true}"#,
+                "field a: Did not find matching oneof field for data: the boolean true",
+            ),
+            (
+                r#"{"anyOf":[{"type":"boolean"},{"type":"array","items":{"type":"integer"}},{"type":"null"}]}"#,
+                r#"{"a":[1]}"#,
+                "{a: {#0: , #1: [1]}}",
+            ),
+            (&both, r#"{"a":{"x":1,"y":2}}"#, "{a: {#0: {x: 1, y: 2}, #1: }}"),
+            (&both, r#"{"a":{"x":1,"z":2}}"#, "{a: {#0: , #1: {x: 1, y: , z: 2}}}"),
+            (r#"{"oneOf":[{"type":"string"}]}"#, r#"{"a":"t"}"#, "{a: t}"),
+            (r#"{"oneOf":[{"type":"null"},{"type":["string","integer"]}]}"#, r#"{"a":3}"#, "{a: {#0: , #1: 3}}"),
+            (r#"{"type":"string","enum":["x","y"]}"#, r#"{"a":"x"}"#, "{a: x}"),
+            (r#"{"allOf":[{"type":"integer"},{"enum":[1,2]}]}"#, r#"{"a":2}"#, "{a: 2}"),
+            (r#"{"allOf":[{"type":"string"},{"enum":["x"]}]}"#, r#"{"a":"x"}"#, "{a: x}"),
+            (
+                r#"{"type":"array","connect.type":"map","items":{"type":"object","properties":{"key":{"type":"integer"},"value":{"type":"string"}}}}"#,
+                r#"{"a":[{"key":1,"value":"v"}]}"#,
+                "{a: {1: v}}",
+            ),
+            (
+                r#"{"type":"object","connect.type":"map","additionalProperties":{"type":"integer"}}"#,
+                r#"{"a":{"k":1}}"#,
+                "{a: {k: 1}}",
+            ),
+            (r#"{"type":"integer","default":9}"#, "{}", "{a: 9}"),
+            (
+                r#"{"type":"object","properties":{"b":{"type":"integer","connect.index":1},"c":{"type":"integer","connect.index":0}}}"#,
+                r#"{"a":{"b":1,"c":2}}"#,
+                "{a: {c: 2, b: 1}}",
+            ),
+        ] {
+            assert_eq!(short(show(&a(kind), PLAIN, json)), expected, "{kind}");
+        }
+        let kind = a(r#"{"type":["string","integer"]}"#);
+        let names = |options| show(&kind, options, r#"{"a":5}"#);
+        let legal = JsonSchemaOptions { legal_names: true, ..PLAIN };
+        let legal_name = "io_confluent_connect_json_OneOf_field_";
+        assert_eq!(names(legal), format!("{{a: {{{legal_name}0: , {legal_name}1: 5}}}}"));
+        let general = JsonSchemaOptions { general_names: true, ..PLAIN };
+        assert_eq!(names(general), "{a: {connect_union_field_0: , connect_union_field_1: 5}}");
+        let single = JsonSchemaOptions { flatten_singletons: false, ..PLAIN };
+        assert_eq!(short(show(&a(r#"{"oneOf":[{"type":"string"}]}"#), single, r#"{"a":"t"}"#)), "{a: {#0: t}}");
+        let root = r#"{"oneOf":[{"type":"object","properties":{"x":{"type":"integer"}}},{"type":"string"}]}"#;
+        assert_eq!(short(show(root, PLAIN, r#"{"x":1}"#)), "{#0: {x: 1}, #1: }");
+        assert_eq!(short(show(root, PLAIN, r#""t""#)), "{#0: , #1: t}");
+    }
+
+    #[test]
+    fn a_type_that_refers_to_itself_fails_or_becomes_json() {
+        let text = r##"{"type":"object","properties":{"v":{"type":"integer"},"next":{"$ref":"#"},"all":{"type":"array","items":{"$ref":"#"}}}}"##;
+        let why = reader(&registered(text, &[]), PLAIN, false).err().unwrap();
+        assert!(
+            why.contains("property next: a type refers to itself") && why.contains("recursive.types=json"),
+            "{why}"
+        );
+        let json = JsonSchemaOptions { recursive_as_json: true, ..PLAIN };
+        assert_eq!(
+            show(text, json, r#"{"v":1,"next":{"v":2,"next":null,"s":"\"é"},"all":[{"v":1.5},null]}"#),
+            r#"{v: 1, next: {"v":2,"next":null,"s":"\"é"}, all: [{"v":1.5}, ]}"#
+        );
+        let mutual = r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##;
+        assert!(reader(&registered(mutual, &[]), PLAIN, false).is_err());
     }
 }

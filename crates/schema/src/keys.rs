@@ -2,6 +2,8 @@
 
 use model::{Check, Importance, Key, Kind, Width};
 
+use crate::compatibility::{SCHEMA_CHANGE_FILES, SCHEMA_COMPATIBILITY};
+
 /// Which converter reads keys.
 pub const KEY_CONVERTER: Key = Key::new(
     "key.converter",
@@ -74,6 +76,8 @@ pub const CONNECTOR_KEYS: &[Key] = &[
     VALUE_SCHEMA,
     HEADER_CONVERTER,
     HEADER_CONVERTER_VERSION,
+    SCHEMA_COMPATIBILITY,
+    SCHEMA_CHANGE_FILES,
 ];
 
 /// Registry keys that users set for the connector itself, where Kafka Connect reads none either: known, so that they are

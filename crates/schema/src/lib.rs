@@ -14,11 +14,16 @@ use async_trait::async_trait;
 use model::{Batch, RawBatch, Rejected};
 
 mod avro_converter;
+mod avro_defaults;
+mod avro_json;
 mod avro_names;
 mod avro_reader;
+mod avro_resolution;
+mod avro_resolved;
 mod avro_schema;
 mod bytes_converter;
 mod column;
+mod compatibility;
 pub mod conformance;
 mod connect_schema;
 mod converters;
@@ -29,11 +34,13 @@ mod infer;
 mod json_columns;
 mod json_converter;
 mod json_schema_converter;
+mod json_union;
 mod keys;
 mod merge;
 mod nested_columns;
 mod number_converters;
 mod project;
+mod projection;
 mod protobuf_columns;
 mod protobuf_converter;
 mod protobuf_known;
@@ -41,9 +48,13 @@ mod protobuf_nested;
 mod protobuf_schema;
 mod protobuf_values;
 mod protobuf_wire;
+mod registered_json_schema;
 mod registry;
 mod registry_client;
+#[cfg(test)]
+mod registry_fake;
 mod registry_keys;
+mod registry_latest;
 mod scalar;
 mod scalar_columns;
 mod simple_header;
@@ -53,15 +64,20 @@ mod struct_column;
 mod table_schema;
 mod tape;
 
+pub use compatibility::{
+    Compatibility, Fit, Misfit, RecordSchema, SCHEMA_CHANGE_FILES, SCHEMA_COMPATIBILITY, SchemaRules,
+};
 pub use converters::{BuildConverter, CONVERTERS, HEADER_CONVERTERS};
 pub use infer::{Inference, infer};
 pub use json_columns::{JsonColumns, ReadRows, Unknown};
+pub use json_schema_converter::UNION_NAMES;
 pub use keys::{
     CONNECTOR_KEYS, HEADER_CONVERTER, HEADER_CONVERTER_VERSION, KEY_CONVERTER, KEY_CONVERTER_VERSION, STRAY_KEYS,
     VALUE_CONVERTER, VALUE_CONVERTER_VERSION, VALUE_SCHEMA,
 };
 pub use merge::{Conflict, merge};
 pub use project::project;
+pub use projection::Projection;
 pub use simple_header::simple_header;
 pub use table_schema::{DEPTH_MAX, FIELDS_MAX, SchemaError, TableSchema};
 

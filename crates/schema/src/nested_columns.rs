@@ -146,6 +146,10 @@ impl MapColumn {
         context: &mut Context,
     ) -> Outcome<usize> {
         for _ in 0..len {
+            if let Node::Object { len: 2, .. } = &nodes[at] {
+                at = self.read_entry(nodes, at + 1, context)?;
+                continue;
+            }
             if !matches!(nodes[at], Node::Array { len: 2, .. }) {
                 return Err(Fault::new("a map that is a list must hold pairs [key, value]"));
             }
@@ -154,6 +158,26 @@ impl MapColumn {
         }
         self.end_row();
         Ok(at)
+    }
+
+    /// `"key": ..., "value": ...`, as JsonSchemaConverter has them; in this order or the other one.
+    fn read_entry(&mut self, nodes: &[Node<'_>], at: usize, context: &mut Context) -> Outcome<usize> {
+        let second = skip(nodes, at + 1);
+        for name in [at, second] {
+            match nodes[name] {
+                Node::String("key") => {
+                    self.key.read(nodes, name + 1, context).map_err(|fault| fault.within("key"))?;
+                }
+                Node::String("value") => {
+                    self.value.read(nodes, name + 1, context).map_err(|fault| fault.within("value"))?;
+                }
+                _ => return Err(Fault::new("an entry of a map must have a key and a value")),
+            }
+        }
+        if self.key.rows().len() != self.value.rows().len() {
+            return Err(Fault::new("an entry of a map must have a key and a value"));
+        }
+        Ok(skip(nodes, second + 1))
     }
 
     /// Where keys and values of the row go that [`Self::end_row`] ends.

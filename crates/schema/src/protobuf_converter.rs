@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{Batch, Check, Importance, Invalid, Key, Kind, RawBatch, Settings, ValueSchema, Values};
-use prost_reflect::FileDescriptor;
+use prost_reflect::{FileDescriptor, MessageDescriptor};
 
 use crate::json_converter::fitting_rows;
 use crate::protobuf_schema::{ProtobufOptions, ProtobufReader, compile, message_at};
 use crate::protobuf_wire::{Wire, unzigzag32};
 use crate::registry::{Registered, Registry, SchemaKind, WireId, header_rest, runs};
+use crate::registry_latest::Reading;
 use crate::{Converter, Decoded, Error, Part};
 
 /// Message indexes that a record may have: messages are not nested deeper.
@@ -97,8 +98,26 @@ pub(crate) struct ProtobufConverter {
     readers: HashMap<ReaderKey, Result<ProtobufReader, String>>,
 }
 
-/// A compiled schema and its version, or why it cannot be compiled.
-type Known = Result<(FileDescriptor, Option<i32>), String>;
+/// A compiled schema, or why it cannot be compiled.
+type Known = Result<KnownFile, String>;
+
+struct KnownFile {
+    written: FileDescriptor,
+    /// The one that its messages are read with, if it is another.
+    latest: Option<FileDescriptor>,
+    latest_id: Option<i32>,
+    version: Option<i32>,
+}
+
+impl KnownFile {
+    /// The message that the indexes point to, as it is read: the latest schema has it under the same name.
+    fn message(&self, indexes: &[usize]) -> Result<MessageDescriptor, String> {
+        let message = message_at(&self.written, indexes)?;
+        let Some(latest) = &self.latest else { return Ok(message) };
+        let known = latest.parent_pool().get_message_by_name(message.full_name());
+        known.ok_or_else(|| format!("the latest schema has no message {}", message.full_name()))
+    }
+}
 
 /// A schema under a topic, and the message in it.
 type ReaderKey = (WireId, String, Vec<usize>);
@@ -135,21 +154,23 @@ impl ProtobufConverter {
             self.readers.clear();
         }
         let key = (id, topic.to_owned());
-        if self.files.contains_key(&key) {
+        if self.files.contains_key(&key) && !self.registry.reads_latest() {
             return Ok(());
         }
-        match self.registry.schema(id, topic).await {
-            Ok(registered) => {
-                let known = compiled(&registered).map(|file| (file, registered.version));
-                self.files.insert(key, known.map_err(|why| format!("schema {id}: {why}")));
-                Ok(())
+        let known = match self.registry.reading(id, topic).await {
+            Ok(reading) => {
+                let latest_id = reading.latest_id();
+                if matches!(self.files.get(&key), Some(Ok(known)) if known.latest_id == latest_id) {
+                    return Ok(());
+                }
+                compiled(&reading).map_err(|why| format!("schema {id}: {why}"))
             }
-            Err(lookup) => {
-                // Not kept: the registry may know it later, and remembers by itself for how long it does not.
-                self.files.insert(key, Err(lookup.reason()?));
-                Ok(())
-            }
-        }
+            // Not kept: the registry may know it later, and remembers by itself for how long it does not.
+            Err(lookup) => Err(lookup.reason()?),
+        };
+        self.readers.retain(|(known_id, known_topic, _), _| (known_id, known_topic) != (&key.0, &key.1));
+        self.files.insert(key, known);
+        Ok(())
     }
 
     /// The batch of a run; rows that cannot be read go to `reject`.
@@ -167,8 +188,8 @@ impl ProtobufConverter {
             return Some(whole.select(&nulls));
         };
         let known = self.files.get(&(id, topic.to_owned()));
-        let (file, version) = match known {
-            Some(Ok((file, version))) => (file, *version),
+        let known = match known {
+            Some(Ok(known)) => known,
             Some(Err(why)) => return refuse(&run.rows, &run.payloads, why, whole, reject),
             None => return refuse(&run.rows, &run.payloads, "its schema is not there", whole, reject),
         };
@@ -178,7 +199,7 @@ impl ProtobufConverter {
             self.readers.clear();
         }
         let reader = self.readers.entry(key).or_insert_with_key(|(id, _, indexes)| {
-            let message = message_at(file, indexes);
+            let message = known.message(indexes);
             let reader = message.and_then(|message| ProtobufReader::new(&message, options));
             reader.map_err(|why| format!("schema {id}: {why}"))
         });
@@ -189,7 +210,7 @@ impl ProtobufConverter {
         let name = reader.name().map(str::to_owned);
         let (columns, bad) = reader.read_each(run.payloads.into_iter());
         let mut batch = fitting_rows(whole, run.rows, columns, bad, reject);
-        batch.schema = Some(Arc::new(ValueSchema { name, version }));
+        batch.schema = Some(Arc::new(ValueSchema { name, version: known.version }));
         Some(batch)
     }
 }
@@ -212,7 +233,13 @@ fn refuse(
     (!nulls.is_empty()).then(|| whole.select(&nulls))
 }
 
-fn compiled(registered: &Registered) -> Result<FileDescriptor, String> {
+fn compiled(reading: &Reading) -> Known {
+    let written = compiled_file(&reading.written)?;
+    let latest = reading.latest.as_ref().map(|latest| compiled_file(latest)).transpose()?;
+    Ok(KnownFile { written, latest, latest_id: reading.latest_id(), version: reading.read_with().version })
+}
+
+fn compiled_file(registered: &Registered) -> Result<FileDescriptor, String> {
     match registered.kind {
         SchemaKind::Protobuf => compile(&registered.text, &registered.references),
         SchemaKind::Avro => Err("it is an Avro schema; use AvroConverter".to_owned()),

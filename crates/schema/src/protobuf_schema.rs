@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arrow::array::StructArray;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
 use base64::Engine;
-use model::whole_value_field;
+use model::{ConnectMarks, whole_value_field};
 use prost_reflect::prost::Message;
 use prost_reflect::prost_types::FileDescriptorProto;
 use prost_reflect::{
-    Cardinality, DynamicMessage, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, OneofDescriptor, Syntax,
-    Value,
+    Cardinality, DynamicMessage, EnumValueDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
+    OneofDescriptor, Syntax, Value,
 };
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
@@ -25,7 +25,12 @@ use crate::protobuf_values::{Form, LateColumn};
 use crate::protobuf_wire::Wire;
 use crate::registry::Reference;
 use crate::scalar_columns::{Booleans, Bytes, Numbers};
-use crate::table_schema::{DEPTH_MAX, FIELDS_MAX, TableSchema, decimal_type, element_field, map_type, timestamp};
+use crate::table_schema::{
+    DEPTH_MAX, FIELDS_MAX, TableSchema, decimal_type, element_field, map_type, normal_fields, timestamp,
+};
+
+/// What begins the names of Connect's marks of Protobuf.
+const NAMESPACE: &str = "io.confluent.connect.protobuf";
 
 /// Name under which the schema itself is compiled; references have their own.
 const MAIN_FILE: &str = "default";
@@ -138,8 +143,8 @@ impl ProtobufReader {
                 (plan.message(message)?, Some(name.to_owned()))
             }
         };
-        let schema = TableSchema::new(root.fields()).map_err(|error| error.0)?;
-        debug_assert_eq!(schema.fields(), root.fields(), "fields are planned in the normal form");
+        TableSchema::new(root.fields()).map_err(|error| error.0)?;
+        debug_assert_eq!(&normal_fields(root.fields()), root.fields(), "fields are planned in the normal form");
         Ok(Self { root, name })
     }
 
@@ -236,7 +241,9 @@ impl Plan<'_> {
             fields.push(Arc::new(planned));
         }
         let fields = Fields::from(fields);
-        let planned = Field::new(name, DataType::Struct(fields.clone()), true);
+        let marks =
+            ConnectMarks { name: Some(format!("{NAMESPACE}.Union.{}", oneof.name())), ..ConnectMarks::default() };
+        let planned = marks.mark(Field::new(name, DataType::Struct(fields.clone()), true));
         Ok((planned, Cell::Union(Box::new(UnionColumn::new(members, fields)))))
     }
 
@@ -255,13 +262,16 @@ impl Plan<'_> {
             return self.map(field, &entry).map_err(within);
         }
         let (data_type, cell) = self.value(field).map_err(within)?;
+        let mut marks = self.marks(field, &data_type);
         if field.is_list() {
-            let element = element_field(data_type, true);
+            let element = Arc::new(marks.mark(element_field(data_type, true).as_ref().clone()));
             let column = ListColumn::new(cell, element.clone());
-            return Ok((Field::new(field.name(), DataType::List(element), true), Cell::List(Box::new(column))));
+            let list = tagged(field).mark(Field::new(field.name(), DataType::List(element), true));
+            return Ok((list, Cell::List(Box::new(column))));
         }
+        marks.parameters.extend(tagged(field).parameters);
         let optional = optional || matches!(field.kind(), Kind::Message(_) | Kind::Enum(_));
-        Ok((Field::new(field.name(), data_type, optional), cell))
+        Ok((marks.mark(Field::new(field.name(), data_type, optional)), cell))
     }
 
     fn map(&mut self, field: &FieldDescriptor, entry: &MessageDescriptor) -> Result<Planned, String> {
@@ -273,7 +283,28 @@ impl Plan<'_> {
         let key = (key_cell, key_field.default_value());
         let value = (value_cell, value_field.default_value());
         let column = MapColumn::new(key, value, entries.clone());
-        Ok((Field::new(field.name(), data_type, true), Cell::Map(Box::new(column))))
+        let planned = tagged(field).mark(Field::new(field.name(), data_type, true));
+        Ok((planned, Cell::Map(Box::new(column))))
+    }
+
+    /// What ProtobufData says of a value beside its type: the name of a message, the symbols of an enum.
+    fn marks(&self, field: &FieldDescriptor, data_type: &DataType) -> ConnectMarks {
+        let mut marks = ConnectMarks::default();
+        let name = |full: &str, short: &str| if self.options.enhanced_schema { full } else { short }.to_owned();
+        match field.kind() {
+            Kind::Message(message) if matches!(data_type, DataType::Struct(_)) => {
+                marks.name = Some(name(message.full_name(), message.name()));
+            }
+            Kind::Enum(symbols) => {
+                let number = |value: EnumValueDescriptor| {
+                    (format!("{NAMESPACE}.Enum.{}", value.name()), value.number().to_string())
+                };
+                marks.parameters.extend(symbols.values().map(number));
+                marks.parameters.insert(format!("{NAMESPACE}.Enum"), name(symbols.full_name(), symbols.name()));
+            }
+            _ => {}
+        }
+        marks
     }
 
     /// Type and column of one value of a field.
@@ -375,6 +406,12 @@ impl Plan<'_> {
             (false, false) => Absent::Default(default),
         }
     }
+}
+
+/// The number of a field, as ProtobufData keeps it.
+fn tagged(field: &FieldDescriptor) -> ConnectMarks {
+    let parameters = [(format!("{NAMESPACE}.Tag"), field.number().to_string())].into();
+    ConnectMarks { parameters, ..ConnectMarks::default() }
 }
 
 /// The fields in the order of the text, in which the columns are.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::registry_client::{Failure, RegistryClient};
 use crate::registry_keys::{KEY_SUBJECT_NAME_STRATEGY, VALUE_SUBJECT_NAME_STRATEGY};
+use crate::registry_latest::Latest;
 use crate::{Decoded, Error, Part};
 
 /// How long an id that the registry did not know is not asked for again.
@@ -118,6 +119,7 @@ struct Inner {
     client: RegistryClient,
     part: Part,
     names: SubjectNames,
+    latest: Latest,
     known: Mutex<Known>,
 }
 
@@ -134,7 +136,16 @@ impl Registry {
     pub(crate) fn build(settings: &Settings, part: Part) -> Result<Registry, Invalid> {
         let client = RegistryClient::build(settings)?;
         let names = subject_names(settings, part)?;
-        Ok(Registry { inner: Arc::new(Inner { client, part, names, known: Mutex::default() }) })
+        let latest = Latest::build(settings)?;
+        Ok(Registry { inner: Arc::new(Inner { client, part, names, latest, known: Mutex::default() }) })
+    }
+
+    pub(crate) fn client(&self) -> &RegistryClient {
+        &self.inner.client
+    }
+
+    pub(crate) fn latest(&self) -> &Latest {
+        &self.inner.latest
     }
 
     /// The schema of `id`, with its version under the subject of `topic`. It is asked for once and then remembered; that
@@ -224,7 +235,7 @@ impl Registry {
     }
 
     /// Appends what the schema of `answer` refers to, depth first.
-    async fn add_references(
+    pub(crate) async fn add_references(
         &self,
         answer: &Value,
         references: &mut Vec<Reference>,
@@ -280,7 +291,7 @@ impl Registry {
     }
 
     /// The subjects that strategies give, that of the configured one first.
-    fn subjects(&self, topic: &str, record: Option<&str>) -> Vec<String> {
+    pub(crate) fn subjects(&self, topic: &str, record: Option<&str>) -> Vec<String> {
         let by_topic = format!("{topic}-{}", part_name(self.inner.part));
         let (Some(record), topic) = (record, topic) else { return vec![by_topic] };
         let (by_record, by_both) = (record.to_owned(), format!("{topic}-{record}"));
@@ -326,14 +337,14 @@ fn id_name(id: WireId) -> String {
 }
 
 /// What is missing beside the schema itself is no fault of the record.
-fn lookup(failure: Failure) -> Lookup {
+pub(crate) fn lookup(failure: Failure) -> Lookup {
     match failure {
         Failure::Missing(why) | Failure::Untrusted(why) | Failure::Config(why) => Lookup::Config(why),
         Failure::Unavailable(why) => Lookup::Unavailable(why),
     }
 }
 
-fn kind(answer: &Value) -> Result<SchemaKind, String> {
+pub(crate) fn kind(answer: &Value) -> Result<SchemaKind, String> {
     match answer["schemaType"].as_str() {
         None | Some("AVRO") => Ok(SchemaKind::Avro),
         Some("PROTOBUF") => Ok(SchemaKind::Protobuf),
@@ -342,7 +353,7 @@ fn kind(answer: &Value) -> Result<SchemaKind, String> {
     }
 }
 
-fn text(answer: &Value) -> Result<String, String> {
+pub(crate) fn text(answer: &Value) -> Result<String, String> {
     answer["schema"].as_str().map(str::to_owned).ok_or_else(|| {
         "what answers under schema.registry.url is no schema registry: there is no \"schema\" in its answer".to_owned()
     })
@@ -357,7 +368,7 @@ fn plain_subject(subject: &str) -> &str {
 }
 
 /// The name by which the strategies of records call a schema.
-fn record_name(kind: SchemaKind, text: &str) -> Option<String> {
+pub(crate) fn record_name(kind: SchemaKind, text: &str) -> Option<String> {
     match kind {
         SchemaKind::Avro => {
             let json: Value = serde_json::from_str(text).ok()?;
@@ -497,41 +508,10 @@ impl Rejections {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::TcpListener;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
-
-    type Answer = fn(&str) -> (u16, &'static str);
-
-    /// A registry on loopback that answers each path as `answer` says; gives its address and the count of requests. The
-    /// thread ends with the process.
-    fn serve(answer: Answer) -> (String, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let count = Arc::new(AtomicUsize::new(0));
-        let counted = count.clone();
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let first = lines.next().unwrap().unwrap();
-                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-                counted.fetch_add(1, Ordering::SeqCst);
-                let (status, body) = answer(first.split(' ').nth(1).unwrap());
-                let head =
-                    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-                let _ = stream.write_all(format!("{head}{body}").as_bytes());
-            }
-        });
-        (url, count)
-    }
-
-    fn registry(url: &str, more: &[(&str, &str)]) -> Registry {
-        let pairs = [("schema.registry.url", url), ("retries.wait.ms", "0"), ("max.retries", "1")];
-        let config = pairs.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Registry::build(&Settings::new(config), Part::Value).unwrap()
-    }
+    use crate::registry_fake::{Answer, registry, serve};
 
     fn good(path: &str) -> (u16, &'static str) {
         match path {

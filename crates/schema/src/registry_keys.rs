@@ -2,6 +2,8 @@
 
 use model::{Check, Importance, Key, Kind};
 
+use crate::registry_latest::{LATEST_CACHE_TTL, USE_LATEST_VERSION, USE_LATEST_WITH_METADATA};
+
 const PRODUCER: &str = "it is for producers, and a sink registers no schema";
 
 /// Where the registry is.
@@ -324,15 +326,15 @@ pub(crate) const REGISTRY_KEYS: &[Key] = &[
         .default("true")
         .ignored(PRODUCER)
         .group("Schema Registry", 57),
-    Key::new("use.latest.version", Kind::Boolean, "Whether records are read with the latest schema of their subject.")
-        .default("false")
-        .not_yet("records are read with the schema they were written with")
-        .group("Schema Registry", 58),
-    Key::new("use.latest.with.metadata", Kind::String, "Metadata of the schema that records are read with.")
-        .not_yet("records are read with the schema they were written with")
-        .group("Schema Registry", 59),
+    USE_LATEST_VERSION,
+    USE_LATEST_WITH_METADATA,
+    LATEST_CACHE_TTL,
+    Key::new("latest.cache.size", Kind::Int, "How many subjects' latest schemas are remembered.")
+        .default("1000")
+        .ignored("it is 1000")
+        .group("Schema Registry", 61),
     Key::new("latest.compatibility.strict", Kind::Boolean, "Whether the latest schema must be compatible.")
         .default("true")
-        .ignored("records are read with the schema they were written with")
-        .group("Schema Registry", 60),
+        .ignored("it is for producers: readers take the latest schema, and what does not fit is an error of the record")
+        .group("Schema Registry", 62),
 ];

@@ -126,6 +126,14 @@ impl Bytes {
         self.validity.append_non_null();
     }
 
+    /// Appends what `write` writes, and gives what it gives.
+    pub(crate) fn push_with<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let written = write(&mut self.data);
+        self.ends.push(self.data.len());
+        self.validity.append_non_null();
+        written
+    }
+
     /// Bytes so far, of all rows together.
     pub(crate) fn bytes(&self) -> usize {
         self.data.len()

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, NullBufferBuilder, StructArray};
 use arrow::datatypes::{DataType, Field, Fields};
+use model::ConnectMarks;
 use serde_json::Value;
 use simd_json::{Node, StaticNode};
 
 use crate::column::{Column, Rows};
 use crate::fault::{Fault, Outcome};
-use crate::table_schema::{DEFAULT_MARK, normal_fields, type_name};
+use crate::json_union::UnionColumn;
+use crate::scalar_columns::Bytes;
+use crate::table_schema::{normal_fields, type_name};
 use crate::tape::{has_value, skip};
 
 /// Fields of a struct from which names are looked up in a map.
@@ -62,13 +65,20 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new(field: &Field) -> Slot {
-        let default = field.metadata().get(DEFAULT_MARK).and_then(|text| serde_json::from_str(text).ok());
         Slot {
             name: field.name().as_str().into(),
             nullable: field.is_nullable(),
             data_type: field.data_type().clone(),
-            default,
-            column: Column::new(field.data_type()),
+            default: ConnectMarks::of(field).default,
+            column: match (field.data_type(), field.metadata()) {
+                (DataType::Struct(fields), metadata) if metadata.contains_key(UNION_MARK) => {
+                    Column::Union(Box::new(UnionColumn::new(fields)))
+                }
+                (DataType::Utf8, metadata) if metadata.contains_key(JSON_TEXT_MARK) => {
+                    Column::JsonText(Bytes::new(true))
+                }
+                (data_type, _) => Column::new(data_type),
+            },
         }
     }
 
@@ -114,6 +124,28 @@ impl Slot {
             Dialect::Connect { .. } => format!("Invalid null value for required {} field", type_name(&self.data_type)),
         }))
     }
+}
+
+/// Metadata of a struct whose fields are the branches of a union: a value is that of one of them.
+const UNION_MARK: &str = "sluice.union";
+
+/// Metadata of a text that holds whatever JSON comes, as it is.
+const JSON_TEXT_MARK: &str = "sluice.json.text";
+
+fn with_mark(field: Field, mark: &str) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(mark.to_owned(), "true".to_owned());
+    field.with_metadata(metadata)
+}
+
+/// The field, as that of a union.
+pub(crate) fn as_union(field: Field) -> Field {
+    with_mark(field, UNION_MARK)
+}
+
+/// The field, as one of JSON text.
+pub(crate) fn as_json_text(field: Field) -> Field {
+    with_mark(field, JSON_TEXT_MARK)
 }
 
 /// A default as the tape that its text would give.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
-use model::{Fingerprint, is_whole_value_field, whole_value_field};
+use model::{ConnectMarks, Fingerprint, is_whole_value_field, whole_value_field};
 
 use crate::spark_json;
 
@@ -14,9 +14,6 @@ pub const DEPTH_MAX: usize = 32;
 /// Fields, at all levels together, that inference lets a schema have: an object used as a map with a key per user would
 /// otherwise become a table with a column per user.
 pub const FIELDS_MAX: usize = 10_000;
-
-/// Metadata under which a Connect schema's default travels, as JSON text, up to the reader of the payload.
-pub(crate) const DEFAULT_MARK: &str = "sluice.default";
 
 /// Name of a list's element field, as the Parquet specification has it.
 const ELEMENT: &str = "element";
@@ -38,7 +35,7 @@ impl TableSchema {
     /// The schema with these fields, brought into the normal form; an error names the field that cannot be.
     pub fn new(fields: &Fields) -> Result<Self, SchemaError> {
         check_fields(fields, "", 1)?;
-        Ok(Self { schema: Arc::new(Schema::new(normal_fields(fields))) })
+        Ok(Self { schema: Arc::new(Schema::new(fields_in(fields, Marks::Dropped))) })
     }
 
     /// The schema without any field.
@@ -100,24 +97,45 @@ pub(crate) fn map_fields(entries: &Field) -> (&FieldRef, &FieldRef) {
     }
 }
 
-pub(crate) fn normal_fields(fields: &Fields) -> Fields {
-    fields.iter().map(|field| Arc::new(normal_field(field))).collect()
+/// Whether the normal form of a field has the marks of its Connect schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    Kept,
+    Dropped,
 }
 
+/// The normal form of fields, for columns: with the marks of their Connect schemas.
+pub(crate) fn normal_fields(fields: &Fields) -> Fields {
+    fields_in(fields, Marks::Kept)
+}
+
+/// The normal form of a field, with the marks of its Connect schema.
 pub(crate) fn normal_field(field: &Field) -> Field {
+    field_in(field, Marks::Kept)
+}
+
+fn fields_in(fields: &Fields, marks: Marks) -> Fields {
+    fields.iter().map(|field| Arc::new(field_in(field, marks))).collect()
+}
+
+fn field_in(field: &Field, marks: Marks) -> Field {
     let data_type = match field.data_type() {
-        DataType::Struct(fields) => DataType::Struct(normal_fields(fields)),
-        DataType::List(element) => DataType::List(Arc::new(normal_field(element).with_name(ELEMENT))),
+        DataType::Struct(fields) => DataType::Struct(fields_in(fields, marks)),
+        DataType::List(element) => DataType::List(Arc::new(field_in(element, marks).with_name(ELEMENT))),
         DataType::Map(entries, _) => {
             let (key, value) = map_fields(entries);
-            map_type(normal_field(key), normal_field(value))
+            map_type(field_in(key, marks), field_in(value, marks))
         }
         DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("UTC".into())),
         other => other.clone(),
     };
     let whole = is_whole_value_field(field);
     let normal = if whole { whole_value_field(data_type) } else { Field::new(field.name(), data_type, true) };
-    normal.with_nullable(field.is_nullable())
+    let normal = normal.with_nullable(field.is_nullable());
+    match marks {
+        Marks::Kept if !field.metadata().is_empty() => ConnectMarks::of(field).mark(normal),
+        Marks::Kept | Marks::Dropped => normal,
+    }
 }
 
 fn check_fields(fields: &Fields, path: &str, depth: usize) -> Result<(), SchemaError> {

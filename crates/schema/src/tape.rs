@@ -62,6 +62,56 @@ pub(crate) fn skip(nodes: &[Node<'_>], at: usize) -> usize {
     }
 }
 
+/// Writes the value at `at` as JSON text and gives the index after it. Values nest no deeper than the parser lets them.
+pub(crate) fn write_json(nodes: &[Node<'_>], at: usize, text: &mut Vec<u8>) -> usize {
+    match &nodes[at] {
+        Node::String(string) => {
+            put_json(string, text);
+            at + 1
+        }
+        Node::Static(scalar) => {
+            match scalar {
+                StaticNode::Null => text.extend(b"null"),
+                StaticNode::Bool(flag) => put_json(flag, text),
+                StaticNode::I64(number) => put_json(number, text),
+                StaticNode::U64(number) => put_json(number, text),
+                StaticNode::F64(number) => put_json(number, text),
+            }
+            at + 1
+        }
+        Node::Array { len, .. } => {
+            text.push(b'[');
+            let mut next = at + 1;
+            for index in 0..*len {
+                if index > 0 {
+                    text.push(b',');
+                }
+                next = write_json(nodes, next, text);
+            }
+            text.push(b']');
+            next
+        }
+        Node::Object { len, .. } => {
+            text.push(b'{');
+            let mut next = at + 1;
+            for index in 0..*len {
+                if index > 0 {
+                    text.push(b',');
+                }
+                next = write_json(nodes, next, text);
+                text.push(b':');
+                next = write_json(nodes, next, text);
+            }
+            text.push(b'}');
+            next
+        }
+    }
+}
+
+fn put_json(value: &(impl serde::Serialize + ?Sized), text: &mut Vec<u8>) {
+    serde_json::to_writer(text, value).expect("scalars can be written to memory");
+}
+
 /// Whether there is any scalar other than null in the value at `at`; does not recurse.
 pub(crate) fn has_value(nodes: &[Node<'_>], at: usize) -> bool {
     let (mut keys, mut strings) = (0, 0);

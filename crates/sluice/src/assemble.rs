@@ -426,6 +426,7 @@ impl Assembly for House {
             }
         }
         validation.warnings.extend(writer::store_advice(&of_lanes));
+        validation.warnings.extend(schema::SchemaRules::warning(&of_lanes));
         validation.warnings.extend(consumer::advice(config));
         let free = match connector.build {
             Destination::Objects => FREE_PREFIXES.to_vec(),

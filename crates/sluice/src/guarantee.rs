@@ -13,6 +13,7 @@ use writer::{
 };
 
 use crate::consumer::own_group;
+use crate::dead_letters;
 
 /// Needed always; it cannot be seen from here.
 const RETENTION: &str = "offsets retained longer than any outage (objects are the fallback)";
@@ -142,6 +143,9 @@ impl Report {
         if settings.required_string(&supervisor::keys::ERRORS_TOLERANCE)? == "all" {
             self.weakened("errors.tolerance=all (bad records are left out and counted)");
         }
+        if dead_letters::has_topic(settings) {
+            self.promises("bad records at least once in the dead letter topic");
+        }
         match NullValues::new(settings)? {
             NullValues::Fail | NullValues::Write => {}
             NullValues::Ignore => {
@@ -254,6 +258,7 @@ mod tests {
             (&[("rotate.schedule.interval.ms", "20000")], "scheduled rotation pinned by plan"),
             (&[("value.converter.schema", "a BIGINT")], "replays identical (given schema)"),
             (&[("consumer.auto.offset.reset", "latest")], "exactly once from the first start on"),
+            (&[("errors.deadletterqueue.topic.name", "dead")], "bad records at least once in the dead letter topic"),
         ];
         for (changes, expected) in cases {
             let [promises, _, _] = parts(changes, None);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
 use pipeline::{ConverterClasses, ErrorRules, Recipe, TopicSchemas};
 use schema::{
-    BuildConverter, CONVERTERS, Converter, HEADER_CONVERTER, HEADER_CONVERTERS, KEY_CONVERTER, Part, TableSchema,
-    VALUE_CONVERTER, VALUE_SCHEMA,
+    BuildConverter, CONVERTERS, Converter, HEADER_CONVERTER, HEADER_CONVERTERS, KEY_CONVERTER, Part, SchemaRules,
+    TableSchema, UNION_NAMES, VALUE_CONVERTER, VALUE_SCHEMA,
 };
 use transform::Chain;
 use writer::{
@@ -60,6 +60,8 @@ const SHAPING: &[&str] = &[
     "headers.format.class",
     "tombstone.encoded.partition",
     "errors.tolerance",
+    "schema.compatibility",
+    "schema.change.files",
 ];
 
 /// The plug-in and settings of a converter: the connector's, else the worker's. A connector that names a converter gets
@@ -88,6 +90,15 @@ pub(crate) fn converter(settings: &Settings, worker: &Settings, part: Part) -> R
         )
     })?;
     Ok(ChosenConverter { plugin, settings: from.below(&format!("{}.", key.name)) })
+}
+
+/// The converter's settings as its files need them: columns get names that Avro and readers of Parquet take.
+fn for_files(value: &ChosenConverter, needs_columns: bool) -> Settings {
+    let has_unions = value.plugin.keys.iter().any(|keys| keys.iter().any(|key| key.name == UNION_NAMES.name));
+    if !needs_columns || !has_unions || value.settings.is_set(&UNION_NAMES) {
+        return value.settings.clone();
+    }
+    value.settings.with(&UNION_NAMES, "legal")
 }
 
 /// The header converter, where something reads what headers say, or where it can find them wrong.
@@ -159,6 +170,7 @@ pub(crate) struct Dry {
     limits: FileLimits,
     tagging: Option<Tagging>,
     null_values: NullValues,
+    schema_rules: SchemaRules,
     errors: ErrorRules,
     kafka_columns: Option<KafkaColumns>,
     /// Whether something reads the headers of records.
@@ -176,7 +188,9 @@ pub(crate) struct Dry {
 impl Dry {
     /// Builds every plug-in once; the first problem is the answer.
     pub(crate) fn new(settings: &Settings, worker: &Settings, keys: &[&'static Key]) -> Result<Dry, Invalid> {
-        let value = converter(settings, worker, Part::Value)?;
+        let format = writer::format(settings)?;
+        let mut value = converter(settings, worker, Part::Value)?;
+        value.settings = for_files(&value, format.needs_columns());
         (value.plugin.build)(&value.settings, Part::Value)?;
         let transforms = Chain::build(settings).map_err(|mut problems| problems.remove(0))?;
         let views = Views::new(settings)?;
@@ -189,7 +203,6 @@ impl Dry {
         }
         let header = header_converter(settings, worker, views.have(View::Headers))?;
         (partitioner_plugin(settings)?.build)(settings)?;
-        let format = writer::format(settings)?;
         let kafka_columns = KafkaColumns::new(settings)?;
         let given_schema = given_schema(settings)?;
         Ok(Dry {
@@ -199,6 +212,7 @@ impl Dry {
             limits: FileLimits::new(settings)?,
             tagging: Tagging::new(settings)?,
             null_values: NullValues::new(settings)?,
+            schema_rules: SchemaRules::new(settings)?,
             errors: errors(settings, &value, key.as_ref(), header.as_ref())?,
             needs_headers: header.is_some()
                 || !transforms.is_empty()
@@ -239,6 +253,7 @@ impl Dry {
             }),
             rotation: self.rotation,
             null_values: self.null_values,
+            schema_rules: self.schema_rules,
             errors: self.errors,
             kafka_columns: self.kafka_columns,
             files: FileContext {

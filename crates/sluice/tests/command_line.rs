@@ -114,10 +114,10 @@ fn each_problem_of_a_connector_is_said_once_and_by_its_key() {
 
 #[test]
 fn keys_without_effect_are_warned_about_and_refuse_nothing() {
-    let config = changed(&[("no.such.key", Some("1")), ("errors.log.enable", Some("true"))]);
+    let config = changed(&[("no.such.key", Some("1")), ("config.action.reload", Some("none"))]);
     let (code, printed) = validated(&config);
     assert_eq!(code, Some(0));
-    let warnings = "FILE: warning: errors.log.enable has no effect yet: logging of tolerated errors, record by record\n\
+    let warnings = "FILE: warning: config.action.reload has no effect yet: restarting a connector when a provider's value changes\n\
                     FILE: warning: no.such.key is not a known key: it is kept and has no effect\nFILE: valid\n\
                     FILE: guarantee: exactly once; ";
     assert!(printed.starts_with(warnings), "{printed}");

@@ -8,7 +8,7 @@ use model::{Batch, Headers, Invalid, Key, Plugin, Rejected, Settings, Stage, Val
 
 use crate::keys::{NEGATE, PREDICATE, PREDICATE_ALIASES, TRANSFORM_ALIASES, TYPE};
 use crate::table::{PREDICATES, TRANSFORMS};
-use crate::values::{nulls_like, topic};
+use crate::values::{NOT_JSON, nulls_like, topic};
 use crate::{Predicate, Transform, Transformed};
 
 /// The transforms of a connector, in order, each with its condition; the default has none.
@@ -127,6 +127,12 @@ impl Step {
     fn transform(&mut self, batch: Batch, rejected: &mut Vec<Rejected>) -> Batch {
         let Transformed { batch, rejected: mut refused } = self.transform.apply(batch);
         for one in &mut refused {
+            // The converter passed it on unread, and would have refused it.
+            if one.reason.starts_with(NOT_JSON) {
+                let is_key = self.transform.needs_keys();
+                one.stage = if is_key { Stage::KeyConverter } else { Stage::ValueConverter };
+                continue;
+            }
             one.reason = format!("transform {}: {}", self.alias, one.reason);
             one.stage = Stage::Transformation(self.class);
         }
@@ -497,6 +503,13 @@ mod tests {
             "test-3@12: transform i: Only Map objects supported in absence of schema for [field insertion], found: java.lang.Long"
         );
         assert_eq!(rows(&made.batches[0].values), [r#"{"t":"test"}"#]);
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_as_its_converter_would_have_refused_it() {
+        let made = chained(INSERT, schemaless(&["{oops"]));
+        assert_eq!(made.rejected[0].stage, Stage::ValueConverter);
+        assert!(made.rejected[0].reason.starts_with("the value is not valid JSON"), "{}", made.rejected[0]);
     }
 
     #[test]

@@ -10,13 +10,11 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{cast, nullif, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+pub(crate) use model::DEFAULT_MARK;
 use model::{Batch, Rejected, Stage, Values, is_whole_value, whole_value_field};
 use serde_json::{Map, Value};
 
 use crate::{Transform, Transformed};
-
-/// Metadata of a field that has a default: the default as JSON text, as the schema converters leave it.
-pub(crate) const DEFAULT_MARK: &str = "sluice.default";
 
 /// Bytes that one column of texts may hold.
 const COLUMN_BYTES_MAX: usize = i32::MAX as usize;
@@ -189,12 +187,15 @@ pub(crate) fn edit_texts(
     (made.finish(), refused)
 }
 
+/// What is said of a text that no converter has looked into and that is no JSON.
+pub(crate) const NOT_JSON: &str = "the value is not valid JSON";
+
 /// The JSON value in `row`.
 pub(crate) fn parse(texts: &BinaryArray, row: usize) -> Result<Value, String> {
     if texts.is_null(row) {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(texts.value(row)).map_err(|error| format!("the value is not valid JSON: {error}"))
+    serde_json::from_slice(texts.value(row)).map_err(|error| format!("{NOT_JSON}: {error}"))
 }
 
 /// Collects JSON texts in one growing column.

@@ -211,8 +211,12 @@ impl KafkaColumns {
     fn arrays(&self, batch: &Batch, raw: &RawBatch) -> Vec<ArrayRef> {
         let place =
             |offset: &i64| raw.offsets.binary_search(offset).expect("the records of a batch come from a raw one");
-        let rows: Vec<u32> = batch.offsets.iter().map(|offset| place(offset) as u32).collect();
-        self.columns.iter().map(|(column, _)| array(*column, batch, raw, &rows)).collect()
+        let is_raw = |(column, _): &(Column, FieldRef)| matches!(column, Column::Key | Column::Headers);
+        let places: Vec<u32> = match self.columns.iter().any(is_raw) {
+            true => batch.offsets.iter().map(|offset| place(offset) as u32).collect(),
+            false => Vec::new(),
+        };
+        self.columns.iter().map(|(column, _)| array(*column, batch, raw, &places)).collect()
     }
 
     fn add_to_texts(&self, batch: &Batch, texts: &BinaryArray, raw: &RawBatch) -> Result<WithColumns, NameClash> {
@@ -275,7 +279,7 @@ fn header_fields() -> Fields {
     vec![Field::new("key", DataType::Utf8, true), Field::new("value", DataType::Binary, true)].into()
 }
 
-/// The column of `batch`, whose records are the rows `places` of `raw`.
+/// The column of `batch`, whose records are the rows `places` of `raw`; these are needed only for keys and headers.
 fn array(column: Column, batch: &Batch, raw: &RawBatch, places: &[u32]) -> ArrayRef {
     let rows = batch.len();
     let has_time = |ms: &i64| *ms >= 0;

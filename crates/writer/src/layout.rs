@@ -403,34 +403,42 @@ mod tests {
         }
     }
 
+    /// Rows 19, 20, 21 and 24 of the examples, and others: formats of values, keys and headers; view, path, first offset, name.
     #[test]
     fn keys_and_headers_have_the_name_of_their_values() {
-        let settings = settings(&[
-            ("format.class", "avro"),
-            ("store.kafka.keys", "true"),
-            ("store.kafka.headers", "true"),
-            ("keys.format.class", "json"),
-            ("headers.format.class", "parquet"),
-        ]);
-        let views = Views::new(&settings).unwrap();
-        let layout = Layout::new(&settings, ".avro").unwrap().with_views(&views);
         let lane = TopicPartition::new("test-topic", 12);
-        for (view, path, key) in [
-            (View::Values, "partition=12", "topics/test-topic/partition=12/test-topic+12+0000000003.avro"),
-            (View::Keys, "partition=12", "topics/test-topic/partition=12/test-topic+12+0000000003.keys.json"),
-            (View::Headers, "a=1", "topics/test-topic/a=1/test-topic+12+0000000003.headers.snappy.parquet"),
-            (View::Keys, "tombstone", "topics/test-topic/tombstone/test-topic+12+0000000003.keys.json"),
+        let avro = "io.confluent.connect.s3.format.avro.AvroFormat";
+        let (values, keys, headers) = (View::Values, View::Keys, View::Headers);
+        for ([value, key, header], view, path, first, name) in [
+            ([avro, avro, avro], values, "partition=12", 3, "partition=12/test-topic+12+0000000003.avro"),
+            ([avro, avro, avro], keys, "partition=12", 3, "partition=12/test-topic+12+0000000003.keys.avro"),
+            ([avro, avro, avro], headers, "partition=12", 3, "partition=12/test-topic+12+0000000003.headers.avro"),
+            ([avro, avro, "json"], headers, "partition=12", 3, "partition=12/test-topic+12+0000000003.headers.json"),
+            (["json", avro, "parquet"], headers, "a=1", 0, "a=1/test-topic+12+0000000000.headers.snappy.parquet"),
+            (["json", "json", avro], keys, "\u{1}tombstone", 2, "tombstone/test-topic+12+0000000002.keys.json"),
+            (["json", "bytes", avro], keys, "a=1", 2, "a=1/test-topic+12+0000000002.keys.bin"),
         ] {
-            assert_eq!(layout.view_key(view, &lane, path, at(3)), key);
-            assert_eq!(layout.parse(key), Some((lane.clone(), at(3))), "{key}");
-            assert_eq!(layout.parse_of("test-topic", key), Some((lane.clone(), at(3), view)), "{key}");
+            let settings = settings(&[
+                ("format.class", value),
+                ("store.kafka.keys", "true"),
+                ("store.kafka.headers", "true"),
+                ("keys.format.class", key),
+                ("headers.format.class", header),
+            ]);
+            let format = crate::format::format(&settings).unwrap();
+            let views = Views::new(&settings).unwrap();
+            let layout = Layout::new(&settings, format.extension()).unwrap().with_views(&views);
+            let name = format!("topics/test-topic/{name}");
+            assert_eq!(layout.view_key(view, &lane, path, at(first)), name);
+            assert_eq!(layout.parse(&name), Some((lane.clone(), at(first))), "{name}");
+            assert_eq!(layout.parse_of("test-topic", &name), Some((lane.clone(), at(first), view)), "{name}");
         }
-        for key in [
-            "topics/test-topic/partition=12/test-topic+12+0000000003.keys.avro",
-            "topics/test-topic/partition=12/test-topic+12+0000000003.headers.json",
-            "topics/test-topic/partition=12/test-topic+12+0000000003.keys",
-        ] {
-            assert_eq!(layout.parse(key), None, "{key}");
+        let settings =
+            settings(&[("format.class", "avro"), ("store.kafka.keys", "true"), ("keys.format.class", "json")]);
+        let layout = Layout::new(&settings, ".avro").unwrap().with_views(&Views::new(&settings).unwrap());
+        for name in ["keys.avro", "headers.json", "keys", "keys.json.gz"] {
+            let key = format!("topics/test-topic/partition=12/test-topic+12+0000000003.{name}");
+            assert_eq!(layout.parse(&key), None, "{key}");
         }
     }
 

@@ -144,7 +144,7 @@ pub mod zone;
 
 pub use layout::Layout;
 pub use partition::{
-    BuildPartitioner, ColumnsPartitioner, PARTITIONERS, Partitioner, Placed, Split, partition_values,
+    BuildPartitioner, ColumnsPartitioner, PARTITIONERS, Partitioner, Placed, Split, is_of_tombstones, partition_values,
     partitioner_plugin,
 };
 pub use rotation::{CutState, Rotation, Verdict};

@@ -62,7 +62,7 @@ const SCHEMAS_CACHE_CONFIG: Key = Key::new("schemas.cache.config", Kind::Int, "N
 const ENHANCED_AVRO_SCHEMA_SUPPORT: Key =
     Key::new("enhanced.avro.schema.support", Kind::Boolean, "Whether Avro keeps symbols of enums and namespaces.")
         .default("true")
-        .not_yet("Connect's Avro properties in files")
+        .not_yet("enums are written as texts, records inside records under names of their own")
         .group("Connector", 6)
         .shown(Width::Short, "Enhanced Avro Support");
 const ALLOW_OPTIONAL_MAP_KEYS: Key =

@@ -76,19 +76,6 @@ pub const PARTITIONER_MAX_OPEN_FILES: Key = Key::new(
 .default("-1")
 .group("", -1);
 
-/// Which schema changes end a cut.
-pub const SCHEMA_COMPATIBILITY: Key = Key::new(
-    "schema.compatibility",
-    Kind::String,
-    "Which schema changes close the files, and whether records are projected: NONE, BACKWARD, FORWARD or FULL; any other text \
-     is NONE.",
-)
-.default("NONE")
-.not_yet("records are not projected to another version of their schema")
-.importance(Importance::High)
-.group("Schema", 1)
-.shown(Width::Short, "Schema Compatibility");
-
 /// The keys that are declared here.
 pub const KEYS: &[Key] = &[
     FLUSH_SIZE,
@@ -97,7 +84,6 @@ pub const KEYS: &[Key] = &[
     ROTATE_SCHEDULE_INTERVAL_MS,
     ROTATE_FILE_ON_PARTITION_CHANGE,
     PARTITIONER_MAX_OPEN_FILES,
-    SCHEMA_COMPATIBILITY,
 ];
 
 /// The rules that end a cut.
@@ -234,6 +220,11 @@ impl Rotation {
             // A value that is no number is reported for its key.
             Ok(_) | Err(_) => Vec::new(),
         }
+    }
+
+    /// How many files of a topic-partition are open at once at most (`partitioner.max.open.files`).
+    pub fn open_paths_max(&self) -> Option<usize> {
+        self.open_paths_max
     }
 
     /// A combination of keys that works otherwise than its author may think; to be logged at start.

@@ -157,10 +157,18 @@ impl Views {
         self.beside.iter().map(|one| (one.view, one.ending()))
     }
 
+    /// Why keys of the schema that those of `batch` have cannot be in their files; `None` when they can.
+    pub fn refusal_of_keys(&self, batch: &Batch) -> Option<String> {
+        let keys = self.beside.iter().find(|one| one.view == View::Keys)?;
+        let why = keys.format.refusal(&keys.rows(&batch.slice(0, 0)), batch.key_schema.as_deref())?;
+        Some(format!("the key: {why}"))
+    }
+
     /// The records of `batch` that have no row in some view, by rising row.
     pub fn reject(&self, batch: &Batch) -> Vec<Rejected> {
         let mut rejected = Vec::new();
-        for row in 0..batch.len() {
+        let rows = if self.beside.is_empty() { 0 } else { batch.len() };
+        for row in 0..rows {
             let fault = self.beside.iter().find_map(|one| match one.view {
                 View::Values => None,
                 View::Keys => key_fault(batch, row),
@@ -400,6 +408,19 @@ mod tests {
         assert!(shown(&Views::default(), &bad).is_empty());
         bad.headers = None;
         assert_eq!(views(&[]).reject(&bad).len(), 2);
+    }
+
+    #[test]
+    fn keys_that_their_format_cannot_have_are_refused_before_any_row() {
+        let refused =
+            |format: &str, keys: Values| views(&[("keys.format.class", format)]).refusal_of_keys(&batch(keys));
+        assert!(refused("bytes", structs()).unwrap().contains("Invalid schema type for ByteArrayConverter: STRUCT"));
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let odd = StructArray::new(vec![Field::new("a-b", DataType::Int64, true)].into(), vec![column], None);
+        assert!(refused("avro", Values::Typed(odd.clone())).unwrap().contains("field a-b is no name in Avro"));
+        assert_eq!(refused("parquet", Values::Typed(odd)), None);
+        assert_eq!(refused("avro", json(&["1", "2"])), None);
+        assert_eq!(Views::default().refusal_of_keys(&batch(structs())), None);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! What becomes of the rows of a batch: decoded, typed, fitted to the schema of the open cut, placed, appended.
 
+use std::sync::Arc;
+
 use arrow::array::StructArray;
 use model::{Batch, CutReason, Offset, RawBatch, Rejected, SchemaRef, Stage, Values};
 use schema::{Decoded, TableSchema, merge, project};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
-use writer::{OpenCut, Placed, Split};
+use writer::{Placed, Split};
 
-use super::Lane;
-use crate::rules::{DATA_EXCEPTION, PARTITION_EXCEPTION};
+use super::{Holds, Lane};
+use crate::file_schemas::Stop;
+use crate::rules::{DATA_EXCEPTION, PARTITION_EXCEPTION, PROJECTOR_EXCEPTION};
 use crate::schemas::Version;
 use crate::{TaskError, Tolerance};
 
@@ -124,14 +127,13 @@ impl Lane {
                 Some(self.parts.typing.version())
             }
             Values::Schemaless(_) => None,
-            Values::Typed(columns) => match TableSchema::new(columns.fields()) {
-                Ok(schema) => Some(Version::given(schema)),
-                Err(error) => {
+            Values::Typed(columns) => {
+                if let Err(error) = TableSchema::new(columns.fields()) {
                     let rejected = all_rejected(&batch, Stage::TaskPut, &error.to_string());
                     batch = self.admit(batch, &rejected, &mut fault);
-                    None
                 }
-            },
+                None
+            }
         };
         match self.parts.recipe.null_values.sift(&batch) {
             Ok(None) => {}
@@ -150,9 +152,13 @@ impl Lane {
         }
         // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too. Not for
         // tombstones alone, which have no schema.
-        if has_values(&batch.values) || version.as_ref().is_some_and(|version| version.number > 0) {
-            let name = batch.schema.as_ref().and_then(|schema| schema.name.clone());
-            self.fit_schema(version, name).await?;
+        let (has_values, is_stored) =
+            (has_values(&batch.values), version.as_ref().is_some_and(|version| version.number > 0));
+        match (has_own_schema, has_values, is_stored) {
+            (true, true, _) => self.fit_own_schema(&batch).await?,
+            (false, false, true) if self.own.is_some() => self.note_left_out(version).await?,
+            (false, true, _) | (false, false, true) => self.fit_schema(version).await?,
+            (true, false, _) | (false, false, false) => {}
         }
         if !batch.is_empty() {
             self.waits |= waits;
@@ -190,18 +196,49 @@ impl Lane {
         rejected.iter().for_each(|one| self.reporter.report(one, DATA_EXCEPTION));
     }
 
+    /// Makes the open cut ready for rows that bring their schema: what becomes of each is decided by its path.
+    async fn fit_own_schema(&mut self, batch: &Batch) -> Result<(), TaskError> {
+        let Values::Typed(columns) = &batch.values else { return Ok(()) };
+        if self.holds == Holds::Others {
+            self.change_schema().await?;
+        }
+        if self.own.is_none() {
+            self.left_out_under = self.schema.take().filter(|version| version.number > 0);
+        }
+        let own = self.files.learn(columns.fields(), batch.schema.as_ref(), &self.parts.recipe);
+        if self.holds == Holds::Nothing && self.own != Some(own) {
+            let schema = TableSchema::new(columns.fields()).map_err(|error| TaskError::Data(error.to_string()))?;
+            self.schema = Some(Version::given(schema));
+            self.context = self.files.context(own);
+            self.open.turn_to(self.context.clone());
+        }
+        self.own = Some(own);
+        Ok(())
+    }
+
+    /// Rows without a schema of their own were left out, read with `version`, from a cut of rows that have one: its plan must
+    /// name that version, for a replay must leave them out too.
+    async fn note_left_out(&mut self, version: Option<Version>) -> Result<(), TaskError> {
+        let differs = |known: &Version| Some(known.reference()) != version.as_ref().map(Version::reference);
+        if self.left_out_under.as_ref().is_some_and(differs) && self.holds != Holds::Nothing {
+            self.change_schema().await?;
+        }
+        self.left_out_under = version;
+        Ok(())
+    }
+
     /// Makes the open cut ready for rows of `version`: its rows are brought to a newer version of the same schema, or it
     /// is closed.
-    async fn fit_schema(&mut self, version: Option<Version>, full_name: Option<String>) -> Result<(), TaskError> {
+    async fn fit_schema(&mut self, version: Option<Version>) -> Result<(), TaskError> {
         let reference = |version: &Option<Version>| version.as_ref().map(Version::reference);
-        if reference(&self.schema) == reference(&version) && self.schema_name == full_name {
+        let had_own = self.own.is_some();
+        if reference(&self.schema) == reference(&version) && !had_own {
             return Ok(());
         }
-        self.schema_name = full_name;
         let name = reference(&version).map(schema_name).unwrap_or_default();
         self.context = self.parts.recipe.files_with_schema(&name);
         match (&self.schema, &version) {
-            (Some(held), Some(new)) if self.can_grow() && is_growth(held, new) => {
+            (Some(held), Some(new)) if !had_own && self.can_grow() && is_growth(held, new) => {
                 let target = new.schema.clone();
                 let grown = |rows: &StructArray| {
                     project(rows, &target).expect("is_growth: every row of the old schema is one of the new")
@@ -215,11 +252,13 @@ impl Lane {
                 }
             }
             _ => {
-                self.close_open(CutReason::SchemaChange).await?;
-                self.open = OpenCut::new(self.context.clone(), self.parts.topic_partition.clone(), self.open.nonce());
+                if self.holds != Holds::Nothing {
+                    self.change_schema().await?;
+                }
+                self.open.turn_to(self.context.clone());
             }
         }
-        self.schema = version;
+        (self.schema, self.own, self.left_out_under) = (version, None, None);
         Ok(())
     }
 
@@ -239,7 +278,7 @@ impl Lane {
         if let Some(reason) = self.due() {
             self.close_open(reason).await?;
         }
-        let rejected = self.parts.recipe.files.views.reject(&batch);
+        let rejected = self.without_a_view(&batch);
         batch = self.admit(batch, &rejected, fault);
         if batch.is_empty() {
             return Ok(());
@@ -265,13 +304,57 @@ impl Lane {
                 None => self.parts.recipe.rotation.verdict(&self.state, &placed, &batch.input_bytes, from, now_ms),
             };
             assert!(verdict.append > 0 || !self.open.is_empty(), "rotation never cuts a cut without rows");
-            self.append(&batch, &placed, from, verdict.append, now_ms, clock_ms)?;
-            from += verdict.append;
-            if let Some(reason) = verdict.cut {
-                self.close_open(reason).await?;
+            let own = self.own;
+            let stop = own.and_then(|own| self.files.first_stop(own, &placed, from, verdict.append));
+            let append = stop.as_ref().map_or(verdict.append, |(row, _)| row - from);
+            self.append(&batch, &placed, from, append, now_ms, clock_ms)?;
+            from += append;
+            match (stop, verdict.cut) {
+                (None, None) => {}
+                (None, Some(reason)) => self.close_open(reason).await?,
+                (Some((_, Stop::Change)), _) => self.change_schema().await?,
+                (Some((row, Stop::Refused(reason))), _) => {
+                    let rejected = Rejected { row, at: batch.position(row), stage: Stage::TaskPut, reason };
+                    if self.tolerate(std::slice::from_ref(&rejected), PROJECTOR_EXCEPTION, fault).is_some() {
+                        return Ok(());
+                    }
+                    // It belongs to this cut: a replay, which comes to the same file, leaves it out again.
+                    self.position = batch.offset(row).next();
+                    from = row + 1;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Ends the open cut because the rows that come next do not go with its files.
+    async fn change_schema(&mut self) -> Result<(), TaskError> {
+        match &self.parts.replay {
+            None => self.close_open(CutReason::SchemaChange).await,
+            Some((range, _)) => Err(TaskError::Data(format!(
+                "the cut {range} of {} was planned with rows whose schemas went together, and now they do not: a schema changed \
+                 its version or its content in the registry; compare the objects from offset {} on with the topic, then set the \
+                 group's offset with sluice offsets",
+                self.parts.topic_partition,
+                range.start(),
+            ))),
+        }
+    }
+
+    /// The rows that cannot be in a file of keys or headers, and so are in none.
+    fn without_a_view(&mut self, batch: &Batch) -> Vec<Rejected> {
+        let views = &self.parts.recipe.files.views;
+        if let Some(Values::Typed(keys)) = &batch.key_values {
+            if self.asked_of_keys.as_ref().is_none_or(|(asked, _)| asked != keys.fields()) {
+                self.asked_of_keys = Some((keys.fields().clone(), views.refusal_of_keys(batch)));
+            }
+            if let Some((_, Some(reason))) = &self.asked_of_keys {
+                let (stage, reason) = (Stage::TaskPut, reason.clone());
+                let reject = |row| Rejected { row, at: batch.position(row), stage, reason: reason.clone() };
+                return (0..batch.len()).map(reject).collect();
+            }
+        }
+        views.reject(batch)
     }
 
     /// The rows that go on, after all have a path.
@@ -339,7 +422,7 @@ impl Lane {
         }
         self.clock_ms = Some(clock_ms);
         match &placed.split {
-            Split::One(path) => self.open.append(&batch.slice(from, count), path)?,
+            Split::One(path) => self.append_at(batch.slice(from, count), path)?,
             Split::Many { paths, of_row } => {
                 let mut rows_of_path: Vec<Vec<u32>> = vec![Vec::new(); paths.len()];
                 for (row, path) in (from..).zip(&of_row[from..from + count]) {
@@ -349,7 +432,7 @@ impl Lane {
                     let (first, last) = (rows[0] as usize, rows[rows.len() - 1] as usize);
                     let is_run = last - first + 1 == rows.len();
                     let rows = if is_run { batch.slice(first, rows.len()) } else { batch.select(rows) };
-                    self.open.append(&rows, path)?;
+                    self.append_at(rows, path)?;
                 }
             }
         }
@@ -358,6 +441,20 @@ impl Lane {
         self.position = batch.offset(from + count - 1).next();
         self.parts.metrics.written(count);
         Ok(())
+    }
+
+    /// Appends rows of one path to its file. Those without a value are of no schema.
+    fn append_at(&mut self, mut rows: Batch, path: &Arc<str>) -> Result<(), TaskError> {
+        match self.own {
+            _ if writer::is_of_tombstones(path) => {}
+            None => self.holds = Holds::Others,
+            Some(own) => {
+                let fitted = self.files.fit(own, rows, path, self.parts.recipe.kafka_columns.as_ref())?;
+                self.open.turn_to(fitted.context);
+                (rows, self.holds) = (fitted.rows, Holds::Own);
+            }
+        }
+        Ok(self.open.append(&rows, path)?)
     }
 }
 

@@ -6,29 +6,20 @@ use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use serde_json::Value;
 
 use crate::SchemaError;
-use crate::connect_schema::DECIMAL_PRECISION_DEFAULT;
-use crate::table_schema::{DEPTH_MAX, decimal_type, element_field, map_type, timestamp};
+use crate::table_schema::{DEPTH_MAX, element_field, map_type, timestamp};
 
 /// The properties of an object schema. A property is NOT NULL if it is required and its type does not allow null.
 /// `integer` is INT64 (`format` int32 makes it INT32), `number` DOUBLE (`format` float makes it FLOAT), `date` and
 /// `date-time` are DATE and TIMESTAMP, an object with only `additionalProperties` is a MAP.
 pub(super) fn read(json: &Value) -> Result<Fields, SchemaError> {
-    match (Reader { root: json, registered: None }).data_type(json, 0)? {
+    match (Reader { root: json }).data_type(json, 0)? {
         (DataType::Struct(fields), _) => Ok(fields),
         (other, _) => Err(SchemaError(format!("the schema of a value must be an object with properties, not {other}"))),
     }
 }
 
-/// The type that a schema of the registry says, and whether it may be null, as `JsonSchemaData` has it: formats say
-/// nothing, `connect.type` and the `title` of a logical type do. `others` are the schemas it refers to, by name.
-pub(super) fn read_registered(json: &Value, others: &[(String, Value)]) -> Result<(DataType, bool), SchemaError> {
-    Reader { root: json, registered: Some(others) }.data_type(json, 0)
-}
-
 struct Reader<'j> {
     root: &'j Value,
-    /// For schemas of the registry, those that they refer to.
-    registered: Option<&'j [(String, Value)]>,
 }
 
 impl Reader<'_> {
@@ -39,12 +30,6 @@ impl Reader<'_> {
             return Err(SchemaError("types refer to themselves, or nest too deeply".to_owned()));
         }
         if let Some(reference) = json.get("$ref").and_then(Value::as_str) {
-            if let Some(found) = self.elsewhere(reference) {
-                let (root, pointer) = found;
-                let target = root.pointer(pointer);
-                let target = target.ok_or_else(|| SchemaError(format!("$ref {reference} leads nowhere")))?;
-                return Reader { root, registered: self.registered }.data_type(target, depth + 1);
-            }
             let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
             let target = target.ok_or_else(|| SchemaError(format!("$ref {reference} is not in this schema")))?;
             return self.data_type(target, depth + 1);
@@ -58,15 +43,8 @@ impl Reader<'_> {
                 _ => Err(SchemaError("only oneOf and anyOf of null and one other type are supported".to_owned())),
             };
         }
-        if let (Some(_), Some(parts)) = (self.registered, json.get("allOf").and_then(Value::as_array)) {
-            return self.data_type(&self.merged(json, parts), depth + 1);
-        }
         let (name, nullable) = type_of(json)?;
-        if let (Some(_), Some(found)) = (self.registered, connect_type(json)?) {
-            return Ok((found, nullable));
-        }
-        let format = json.get("format").and_then(Value::as_str).filter(|_| self.registered.is_none());
-        let format = format.unwrap_or_default();
+        let format = json.get("format").and_then(Value::as_str).unwrap_or_default();
         let data_type = match (name, format) {
             ("boolean", _) => DataType::Boolean,
             ("integer", "int32") => DataType::Int32,
@@ -86,39 +64,6 @@ impl Reader<'_> {
             (other, _) => return Err(SchemaError(format!("unknown type \"{other}\""))),
         };
         Ok((data_type, nullable))
-    }
-
-    /// The schema that a reference to another one means, and the place in it.
-    fn elsewhere<'r>(&self, reference: &'r str) -> Option<(&Value, &'r str)> {
-        let (name, pointer) = reference.split_once('#').unwrap_or((reference, ""));
-        let others = self.registered.filter(|_| !name.is_empty())?;
-        let is_it =
-            |(known, json): &&(String, Value)| known == name || json.get("$id").and_then(Value::as_str) == Some(name);
-        others.iter().find(is_it).map(|(_, json)| (json, pointer))
-    }
-
-    /// One schema with the properties of all parts.
-    fn merged(&self, json: &Value, parts: &[Value]) -> Value {
-        let mut merged = json.as_object().cloned().unwrap_or_default();
-        merged.remove("allOf");
-        for part in parts {
-            let reference = part.get("$ref").and_then(Value::as_str);
-            let target = reference.and_then(|reference| match self.elsewhere(reference) {
-                Some((root, pointer)) => root.pointer(pointer),
-                None => reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)),
-            });
-            for (key, value) in target.unwrap_or(part).as_object().into_iter().flatten() {
-                match (merged.get_mut(key), value) {
-                    (Some(Value::Object(known)), Value::Object(more)) => known.extend(more.clone()),
-                    (Some(Value::Array(known)), Value::Array(more)) => known.extend(more.iter().cloned()),
-                    (Some(_), _) => {}
-                    (None, value) => {
-                        merged.insert(key.clone(), value.clone());
-                    }
-                }
-            }
-        }
-        Value::Object(merged)
     }
 
     fn object(&self, json: &Value, depth: usize) -> Result<DataType, SchemaError> {
@@ -142,34 +87,6 @@ impl Reader<'_> {
         }
         Ok(DataType::Struct(fields.into()))
     }
-}
-
-/// The type that Connect's own marks say.
-fn connect_type(json: &Value) -> Result<Option<DataType>, SchemaError> {
-    let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default();
-    Ok(Some(match (text("title"), text("connect.type")) {
-        ("org.apache.kafka.connect.data.Date", _) => DataType::Date32,
-        ("org.apache.kafka.connect.data.Time", _) => DataType::Time32(TimeUnit::Millisecond),
-        ("org.apache.kafka.connect.data.Timestamp", _) => timestamp(TimeUnit::Millisecond, true),
-        ("org.apache.kafka.connect.data.Decimal", _) => {
-            let number = |name: &str| {
-                let value = json.get("connect.parameters").and_then(|parameters| parameters.get(name))?;
-                value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_i64())
-            };
-            let scale = number("scale").unwrap_or(0);
-            let widest = DECIMAL_PRECISION_DEFAULT.max(u64::try_from(scale).unwrap_or(0));
-            let precision = number("connect.decimal.precision").and_then(|number| u64::try_from(number).ok());
-            decimal_type(precision.unwrap_or(widest), scale)?
-        }
-        (_, "int8") => DataType::Int8,
-        (_, "int16") => DataType::Int16,
-        (_, "int32") => DataType::Int32,
-        (_, "int64") => DataType::Int64,
-        (_, "float32") => DataType::Float32,
-        (_, "float64") => DataType::Float64,
-        (_, "bytes") => DataType::Binary,
-        _ => return Ok(None),
-    }))
 }
 
 /// The type's name and whether null is allowed beside it.

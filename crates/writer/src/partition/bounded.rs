@@ -7,12 +7,10 @@ use model::{Batch, Invalid, Offset, Rejected, Settings, Stage, TopicPartition};
 use super::{Partitioner, Placed, Split, topic_and_path};
 use crate::format;
 use crate::layout::Layout;
+use crate::views::Views;
 
 /// The longest key that object stores take, in bytes (Amazon S3 user guide, "Naming Amazon S3 objects").
 const KEY_BYTES_MAX: usize = 1024;
-
-/// The longest of what stands before the extension in the names of objects beside those of values.
-const VIEW: &str = ".headers";
 
 /// Rejects the rows whose keys are too long for object stores.
 pub(super) struct BoundedPartitioner {
@@ -24,9 +22,12 @@ pub(super) struct BoundedPartitioner {
 
 impl BoundedPartitioner {
     pub(super) fn new(settings: &Settings, partitioner: Box<dyn Partitioner>) -> Result<BoundedPartitioner, Invalid> {
-        // A format that does not exist is reported where it is built.
+        // What is wrong with formats is reported where they are built.
         let extension = format::format(settings).map_or(String::new(), |format| format.extension().to_owned());
-        let layout = Layout::new(settings, &format!("{VIEW}{extension}"))?;
+        let views = Views::new(settings).unwrap_or_default();
+        let beside = views.endings().map(|(_, ending)| ending);
+        let longest = beside.fold(extension, |long, ending| if ending.len() > long.len() { ending } else { long });
+        let layout = Layout::new(settings, &longest)?;
         Ok(BoundedPartitioner { partitioner, layout, last: None })
     }
 
@@ -110,13 +111,17 @@ mod tests {
     #[test]
     fn the_longest_key_that_fits_is_as_long_as_stores_take() {
         let whose = schemaless(&[]).topic_partition;
-        let layout = Layout::new(&settings(FIELD), ".headers.json").unwrap();
-        let beside = layout.object_key(&whose, "f=", Offset::MAX).len();
-        let fits = "x".repeat(KEY_BYTES_MAX - beside);
-        let placed = placed(FIELD, &["a".to_owned(), format!("{fits}x"), fits, "é".repeat(600)], None);
-        assert_eq!(placed.rejected.iter().map(|one| one.row).collect::<Vec<_>>(), [1, 3]);
-        assert!(placed.rejected[0].reason.contains("a key of 1025 bytes"), "{:?}", placed.rejected);
-        assert_eq!(layout.object_key(&whose, placed.path(2), Offset::MAX).len(), KEY_BYTES_MAX);
+        let headers = [("store.kafka.headers", "true"), ("headers.format.class", "parquet")];
+        for (more, ending) in [(&[][..], ".json"), (&headers, ".headers.snappy.parquet")] {
+            let pairs = [FIELD, more].concat();
+            let layout = Layout::new(&settings(&pairs), ending).unwrap();
+            let beside = layout.object_key(&whose, "f=", Offset::MAX).len();
+            let fits = "x".repeat(KEY_BYTES_MAX - beside);
+            let placed = placed(&pairs, &["a".to_owned(), format!("{fits}x"), fits, "é".repeat(600)], None);
+            assert_eq!(placed.rejected.iter().map(|one| one.row).collect::<Vec<_>>(), [1, 3]);
+            assert!(placed.rejected[0].reason.contains("a key of 1025 bytes"), "{:?}", placed.rejected);
+            assert_eq!(layout.object_key(&whose, placed.path(2), Offset::MAX).len(), KEY_BYTES_MAX);
+        }
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub use field::PARTITION_FIELD_NAME;
 pub(crate) use routed::{may_route, topic_and_path};
 pub use template::PATH_TEMPLATE;
 pub use time::{LOCALE, PARTITION_DURATION_MS, PATH_FORMAT};
-pub(crate) use tombstone::{directories, is_of_tombstones};
+pub(crate) use tombstone::directories;
+pub use tombstone::is_of_tombstones;
 
 /// Which partitioner a connector uses.
 pub const PARTITIONER_CLASS: Key = Key::new(

@@ -14,7 +14,7 @@ use crate::null_values::{NullValues, TOMBSTONE_ENCODED_PARTITION};
 const MARK: char = '\u{1}';
 
 /// Whether a path of [`Placed`] is that of records without a value, which only the files beside those of values hold.
-pub(crate) fn is_of_tombstones(path: &str) -> bool {
+pub fn is_of_tombstones(path: &str) -> bool {
     topic_and_path(path).1.starts_with(MARK)
 }
 
