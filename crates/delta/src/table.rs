@@ -1,6 +1,6 @@
 //! One table, for all lanes of a process: a task of its own knows its newest version and makes the next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -207,15 +207,15 @@ async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>) {
 
 /// Proposals that can share a commit: one for each application, the earlier ones first.
 fn groups<T>(proposals: Vec<(Proposal, T)>) -> Vec<Vec<(Proposal, T)>> {
-    let mut groups: Vec<(BTreeSet<String>, Vec<(Proposal, T)>)> = Vec::new();
-    for (proposal, reply) in proposals {
-        let app_id = &proposal.wish.app_id;
-        let free = groups.iter().rposition(|(taken, _)| taken.contains(app_id)).map_or(0, |last| last + 1);
-        if free == groups.len() {
-            groups.push((BTreeSet::new(), Vec::new()));
+    let mut groups: Vec<Vec<(Proposal, T)>> = Vec::new();
+    for one in proposals {
+        let has_it = |group: &Vec<(Proposal, T)>| group.iter().any(|(other, _)| other.wish.app_id == one.0.wish.app_id);
+        // Behind the last commit that has an earlier proposal of the same application.
+        let free = groups.iter().rposition(has_it).map_or(0, |last| last + 1);
+        match groups.get_mut(free) {
+            Some(group) => group.push(one),
+            None => groups.push(vec![one]),
         }
-        groups[free].0.insert(app_id.clone());
-        groups[free].1.push((proposal, reply));
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    groups
 }

@@ -191,8 +191,8 @@ async fn new_columns_are_added_by_a_commit_of_their_own_or_refused() {
         answer.unwrap();
     }
     let log = log(&objects).await;
-    let schemas = log.iter().flatten().filter_map(|line| line["metaData"]["schemaString"].as_str());
-    let last: Value = serde_json::from_str(schemas.last().unwrap()).unwrap();
+    let mut schemas = log.iter().flatten().filter_map(|line| line["metaData"]["schemaString"].as_str());
+    let last: Value = serde_json::from_str(schemas.next_back().unwrap()).unwrap();
     let mut names: Vec<&str> =
         last["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
     names.sort_unstable();
