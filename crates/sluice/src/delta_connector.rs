@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 use source::{Recovered, Recovery};
 use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tracing::{info, warn};
 use writer::{ColumnsPartitioner, ParquetFormat, TableFormat};
 
 /// Where the table is.
@@ -284,7 +284,7 @@ pub(crate) fn guarantee(settings: &Settings) -> Result<String, Invalid> {
         "nothing"
     };
     Ok(format!(
-        "guarantee: exactly once, by one txn action in the table for each topic-partition; Kafka's offsets follow; needs: a \
+        "guarantee: exactly once; by one txn action in the table for each topic-partition; Kafka's offsets follow; needs: a \
          store that refuses to overwrite, no writer of the table that overwrites commits (Spark on S3 without a commit \
          service), delta.setTransactionRetentionDuration longer than any outage; weakened by: {weakened}"
     ))
@@ -325,6 +325,9 @@ impl Tables {
             CommitError::Unanswered(why) => pipeline::TaskError::Transient(why),
             CommitError::Overtaken(why) | CommitError::Refused(why) => pipeline::TaskError::Refused(why),
         })?;
+        if let Some(place) = settings.text(&CHECKPOINT_LOCATION) {
+            info!(connector = name, place, "checkpointLocation is not used: offsets live in the table itself");
+        }
         let table = Arc::new(table);
         tables.retain(|_, table| table.strong_count() > 0);
         tables.insert(key, Arc::downgrade(&table));

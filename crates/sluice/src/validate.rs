@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use supervisor::Assembly;
 
-use crate::assemble::House;
+use crate::assemble::{CONNECTORS, House};
 use crate::cli::WorkerOptions;
 use crate::connector_file;
 use crate::failure::Failure;
@@ -59,14 +59,9 @@ pub(crate) fn problems(house: &House, config: &model::Config) -> (Vec<String>, V
         return (vec!["connector.class is missing: it names what to run, for example s3".to_owned()], Vec::new());
     }
     if house.connector(class).is_none() {
-        let known: Vec<String> = house
-            .plugins()
-            .into_iter()
-            .map(|plugin| plugin.class)
-            .filter(|class| class.contains("Connector"))
-            .collect();
+        let known: Vec<&str> = CONNECTORS.iter().flat_map(|connector| connector.names).copied().collect();
         return (
-            vec![format!("connector.class {class} is unknown, expected one of: s3, {}", known.join(", "))],
+            vec![format!("connector.class {class} is unknown, expected one of: {}", known.join(", "))],
             Vec::new(),
         );
     }

@@ -103,7 +103,8 @@ fn each_problem_of_a_connector_is_said_once_and_by_its_key() {
         (timed("path.format", "'a'=QQQ"), invalid("path.format", "'a'=QQQ", "Illegal pattern component: QQQ")),
         (
             changed(&[("connector.class", Some("s4"))]),
-            "FILE: error: connector.class s4 is unknown, expected one of: s3, io.confluent.connect.s3.S3SinkConnector\n".to_owned(),
+            "FILE: error: connector.class s4 is unknown, expected one of: s3, io.confluent.connect.s3.S3SinkConnector, \
+             delta, deltalake, sluice.delta.DeltaSinkConnector\n".to_owned(),
         ),
         (r#"{"name": "c", "config": {"#.to_owned(), "FILE: error: not JSON: EOF while parsing an object at line 1 column 25\n".to_owned()),
     ];
