@@ -1,8 +1,7 @@
 //! What a Connect schema says of a field beside its name, its type and whether it may be null.
 
-use std::collections::BTreeMap;
-
 use arrow::datatypes::Field;
+use indexmap::IndexMap;
 use serde_json::Value;
 
 /// Metadata of a field: the name of its schema.
@@ -14,6 +13,9 @@ const PARAMETERS: &str = "sluice.connect.parameters";
 /// Metadata of a field that has a default: the default as JSON text, as JsonConverter writes it.
 pub const DEFAULT_MARK: &str = "sluice.default";
 
+/// Parameters of a schema by name. Equal ones may differ in their order.
+pub type Parameters = IndexMap<String, String>;
+
 /// Name, parameters and default of a field's schema. They travel as metadata of the field from the converter to whoever
 /// compares schemas or writes them; columns with and without them hold the same values.
 ///
@@ -22,8 +24,8 @@ pub const DEFAULT_MARK: &str = "sluice.default";
 pub struct ConnectMarks {
     /// The name of a struct, an enum or whatever else has one.
     pub name: Option<String>,
-    /// Parameters by name. Enums have their symbols here, as Connect's converters write them.
-    pub parameters: BTreeMap<String, String>,
+    /// Parameters by name, in the order of the schema. Enums have their symbols here, as Connect's converters write them.
+    pub parameters: Parameters,
     /// What stands for a field that is not there, as JsonConverter writes it: bytes and decimals are base64, dates and
     /// times numbers.
     pub default: Option<Value>,
@@ -37,10 +39,11 @@ impl ConnectMarks {
             return ConnectMarks::default();
         }
         let json = |key| metadata.get(key).and_then(|text: &String| serde_json::from_str::<Value>(text).ok());
-        let parameters = json(PARAMETERS).and_then(|parameters| serde_json::from_value(parameters).ok());
+        let parameters = json(PARAMETERS);
+        let parameters = parameters.iter().filter_map(Value::as_object).flatten();
         ConnectMarks {
             name: metadata.get(NAME).cloned(),
-            parameters: parameters.unwrap_or_default(),
+            parameters: parameters.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned()))).collect(),
             default: json(DEFAULT_MARK).filter(|default| !default.is_null()),
         }
     }
@@ -51,7 +54,8 @@ impl ConnectMarks {
         [NAME, PARAMETERS, DEFAULT_MARK].iter().for_each(|key| drop(metadata.remove(*key)));
         metadata.extend(self.name.iter().map(|name| (NAME.to_owned(), name.clone())));
         if !self.parameters.is_empty() {
-            let text = serde_json::json!(self.parameters).to_string();
+            let parameters = self.parameters.iter().map(|(name, text)| (name.clone(), Value::String(text.clone())));
+            let text = Value::Object(parameters.collect()).to_string();
             metadata.insert(PARAMETERS.to_owned(), text);
         }
         metadata.extend(self.default.iter().map(|default| (DEFAULT_MARK.to_owned(), default.to_string())));

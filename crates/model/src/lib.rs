@@ -20,7 +20,7 @@ pub use batch::{
     Batch, Headers, RawBatch, RawBatchBuilder, Rejected, Stage, ValueSchema, Values, WHOLE_VALUE, is_whole_value,
     is_whole_value_field, whole_value_field, without_slack,
 };
-pub use connect_marks::{ConnectMarks, DEFAULT_MARK};
+pub use connect_marks::{ConnectMarks, DEFAULT_MARK, Parameters};
 pub use cut::{Cut, CutReason, METADATA_BYTES_MAX, Nonce, Plan, PlanError, SchemaRef};
 pub use fingerprint::Fingerprint;
 pub use key::{Check, DefaultValue, Effect, Importance, Key, Kind, Origin, Width};

@@ -1,11 +1,11 @@
 //! Writer schemas of Avro records: what columns they have (as `io.confluent.connect.avro.AvroData` does it), and the plan
 //! by which a datum is read into them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use model::{ConnectMarks, whole_value_field};
+use model::{ConnectMarks, Parameters, whole_value_field};
 use serde_json::Value;
 
 use crate::TableSchema;
@@ -25,6 +25,10 @@ const CONNECT_NAMESPACE: &str = "io.confluent.connect.avro";
 
 /// The parameter under which AvroData has the name of an enum; its symbols stand below it.
 const ENUM_PARAMETER: &str = "io.confluent.connect.avro.Enum";
+
+/// Parameters of an enum's documentation and default, before its name without the namespace.
+const ENUM_DOC_PREFIX: &str = "io.confluent.connect.avro.enum.doc.";
+const ENUM_DEFAULT_PREFIX: &str = "io.confluent.connect.avro.enum.default.";
 
 /// The keys that change which columns a schema has.
 #[derive(Debug, Clone, Copy)]
@@ -429,17 +433,21 @@ pub(crate) fn branch_type(definition: &Value) -> &str {
 fn marked(mut column: Column, json: &Value, namespace: &str) -> Column {
     let is_enum = json["type"] == "enum";
     let logical = "org.apache.kafka.connect.data.";
-    let mut parameters = BTreeMap::new();
+    let mut parameters = Parameters::new();
+    if is_enum {
+        let name = json["name"].as_str().unwrap_or_default();
+        let simple = name.rsplit('.').next().unwrap_or_default();
+        for (prefix, text) in [(ENUM_DOC_PREFIX, &json["doc"]), (ENUM_DEFAULT_PREFIX, &json["default"])] {
+            parameters.extend(text.as_str().map(|text| (format!("{prefix}{simple}"), text.to_owned())));
+        }
+        parameters.insert(ENUM_PARAMETER.to_owned(), full_name(name, own_namespace(json, namespace)));
+        let symbols = json["symbols"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        parameters.extend(symbols.map(|symbol| (format!("{ENUM_PARAMETER}.{symbol}"), symbol.to_owned())));
+    }
     for (name, value) in json["connect.parameters"].as_object().into_iter().flatten() {
         if let (Some(value), false) = (value.as_str(), matches!(name.as_str(), "scale" | "connect.decimal.precision")) {
             parameters.insert(name.clone(), value.to_owned());
         }
-    }
-    if is_enum {
-        let full = full_name(json["name"].as_str().unwrap_or_default(), own_namespace(json, namespace));
-        let symbols = json["symbols"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        parameters.extend(symbols.map(|symbol| (format!("{ENUM_PARAMETER}.{symbol}"), symbol.to_owned())));
-        parameters.insert(ENUM_PARAMETER.to_owned(), full);
     }
     let name = connect_name(json, namespace).filter(|name| !name.starts_with(logical));
     column.marks = ConnectMarks { name, parameters, default: None };

@@ -1,11 +1,12 @@
 //! Whether records of one schema may stand in a file of another (`schema.compatibility`, upstream's
 //! `StorageSchemaCompatibility`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields};
-use model::{Check, ConnectMarks, Importance, Invalid, Key, Kind, Settings, ValueSchema, Width, is_whole_value};
+use model::{
+    Check, ConnectMarks, Importance, Invalid, Key, Kind, Parameters, Settings, ValueSchema, Width, is_whole_value,
+};
 
 use crate::table_schema::map_fields;
 
@@ -257,16 +258,16 @@ fn is_type_of(record: &DataType, file: &DataType) -> bool {
 }
 
 /// Whether parameters are those of the file's schema; an enum may lack symbols. Documentation does not count.
-fn are_parameters_of(record: &BTreeMap<String, String>, file: &BTreeMap<String, String>) -> bool {
+fn are_parameters_of(record: &Parameters, file: &Parameters) -> bool {
     let counts = |name: &str| {
         let is_doc = name.starts_with("io.confluent.connect.avro.field.doc.");
         !is_doc && !matches!(name, "connect.record.doc" | "connect.record.aliases" | "connect.record.namespace")
     };
-    let counted = |parameters: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+    let counted = |parameters: &Parameters| -> Parameters {
         parameters.iter().filter(|(name, _)| counts(name)).map(|(name, text)| (name.clone(), text.clone())).collect()
     };
     let (own, open) = (counted(record), counted(file));
-    let is_enum = |parameters: &BTreeMap<String, String>| parameters.keys().any(|name| name.ends_with(".Enum"));
+    let is_enum = |parameters: &Parameters| parameters.keys().any(|name| name.ends_with(".Enum"));
     match is_enum(&own) && is_enum(&open) {
         true => own.iter().all(|(name, text)| open.get(name) == Some(text)),
         false => own == open,

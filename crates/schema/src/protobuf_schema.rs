@@ -299,8 +299,8 @@ impl Plan<'_> {
                 let number = |value: EnumValueDescriptor| {
                     (format!("{NAMESPACE}.Enum.{}", value.name()), value.number().to_string())
                 };
-                marks.parameters.extend(symbols.values().map(number));
                 marks.parameters.insert(format!("{NAMESPACE}.Enum"), name(symbols.full_name(), symbols.name()));
+                marks.parameters.extend(symbols.values().map(number));
             }
             _ => {}
         }

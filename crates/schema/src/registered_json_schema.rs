@@ -1,10 +1,9 @@
 //! JSON Schemas of a registry: the columns that `io.confluent.connect.json.JsonSchemaData` makes of them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use model::{ConnectMarks, whole_value_field};
+use model::{ConnectMarks, Parameters, whole_value_field};
 use serde_json::{Map, Value};
 
 use crate::connect_schema::DECIMAL_PRECISION_DEFAULT;
@@ -280,7 +279,7 @@ impl<'j> Reader<'j> {
         self.unions += 1;
         let named = |(index, shape): (usize, Shape)| Arc::new(shape.field(&format!("{prefix}{index}"), true));
         let fields: Fields = branches.into_iter().enumerate().map(named).collect();
-        let mut parameters = BTreeMap::new();
+        let mut parameters = Parameters::new();
         if self.options.general_names {
             parameters.insert("org.apache.kafka.connect.data.Union".to_owned(), name.clone());
         }
@@ -399,13 +398,12 @@ fn enum_marks(json: &Value, options: JsonSchemaOptions) -> ConnectMarks {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let mut parameters: BTreeMap<String, String> = BTreeMap::new();
+    let mut parameters = Parameters::from_iter([(parameter.clone(), String::new())]);
     for (index, symbol) in symbols.iter().enumerate() {
         let symbol = text(symbol);
         let value = if options.general_names { index.to_string() } else { symbol.clone() };
         parameters.insert(format!("{parameter}.{symbol}"), value);
     }
-    parameters.insert(parameter, String::new());
     ConnectMarks { name: None, parameters, default: None }
 }
 
