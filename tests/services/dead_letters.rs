@@ -22,6 +22,11 @@ pub(crate) const TESTS: &[Test] = &[
         run: bad_avro,
     },
     Test {
+        name: "a_text_that_is_no_symbol_of_its_enum_is_a_dead_letter_of_the_sink",
+        needs: &[Need::Kafka, Need::Minio],
+        run: no_symbol,
+    },
+    Test {
         name: "without_tolerance_the_first_bad_record_is_a_dead_letter_and_the_task_fails",
         needs: &[Need::Kafka, Need::Minio],
         run: without_tolerance,
@@ -272,6 +277,30 @@ fn bad_avro() -> Outcome {
     scene.wait_committed(&[12])?;
     assert_eq!(scene.rows()?.len(), expected.len());
     Ok(())
+}
+
+fn no_symbol() -> Outcome {
+    let scene = Scene::new("symbol-letters", 1)?;
+    let dead = unique("dead");
+    let symbols = ["", ".RED", ".BLUE"].map(|end| format!("io.confluent.connect.avro.Enum{end}"));
+    let schema = json!({"type": "struct", "fields": [
+        {"field": "color", "type": "string", "parameters": {
+            symbols[0].as_str(): "org.example.Color", symbols[1].as_str(): "RED", symbols[2].as_str(): "BLUE"}},
+    ]});
+    let color = |text: &str| Sent::of(json!({"schema": schema, "payload": {"color": text}}).to_string());
+    produce(scene.kafka, &scene.topic, &[color("BLUE"), color("BLACK"), color("RED")])?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let changes = json!({
+        "format.class": "io.confluent.connect.s3.format.avro.AvroFormat",
+        "value.converter.schemas.enable": "true",
+    });
+    sluice.create(&scene.connector, &scene.config(with(tolerant(&dead), changes)))?;
+    let found = letters(scene.kafka, &dead, 1)?;
+    assert_eq!(found[0].as_it_was(), color("BLACK"));
+    let stage = ("stage".to_owned(), "TASK_PUT".to_owned());
+    assert!(found[0].told().contains(&stage), "{:?}", found[0].told());
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    scene.wait_committed(&[3])
 }
 
 fn without_tolerance() -> Outcome {

@@ -130,6 +130,29 @@ fn registered() -> Outcome {
             }
             assert_eq!(row.value["a_map"], json!({"k": expected["a_map"][0][1]}), "{format}");
         }
+        if suffix == ".avro" {
+            has_names_of_its_producer(&scene)?;
+        }
+    }
+    Ok(())
+}
+
+/// The schema of each file as fastavro reads it names the record, the enum and the record inside as their producer did.
+fn has_names_of_its_producer(scene: &Scene) -> Outcome {
+    let request = scene.store.request(json!({"bucket": scene.bucket}));
+    let files: Vec<Value> = Services::readers()?.call(SCRIPT, "avro_schemas", &request)?;
+    assert!(!files.is_empty());
+    for file in files {
+        let schema = &file["schema"];
+        let type_of = |name: &str| {
+            let mut fields = schema["fields"].as_array().into_iter().flatten();
+            fields.find(|field| field["name"] == name).map(|field| field["type"].clone()).unwrap_or_default()
+        };
+        assert_eq!(schema["name"], "org.example.Every", "{schema}");
+        let color = type_of("an_enum");
+        let told = (&color["type"], &color["name"], &color["symbols"]);
+        assert_eq!(told, (&json!("enum"), &json!("org.example.Colour"), &json!(["RED", "GREEN"])), "{schema}");
+        assert_eq!(type_of("nested")[1]["name"], "org.example.Inner", "{schema}");
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ const SHAPING: &[&str] = &[
     "format.bytearray.extension",
     "avro.codec",
     "connect.meta.data",
+    "enhanced.avro.schema.support",
     "s3.bucket.name",
     "store.url",
     "topics.dir",

@@ -5,20 +5,16 @@ use std::mem;
 use std::sync::Arc;
 
 use apache_avro::{Bzip2Settings, Reader};
-use arrow::array::{Array, AsArray, StructArray};
-use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, SchemaRef, Time32MillisecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-};
+use arrow::array::Array;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use model::{Check, Fingerprint, Invalid, Key, Kind, Settings, ValueSchema, Values, Width, is_whole_value};
+use model::{Check, Fingerprint, Invalid, Key, Kind, Settings, ValueSchema, Values, Width};
 
+use crate::avro_rows::{Column, RowWriter, write_bytes, write_size};
 use crate::avro_schema::{AvroOptions, avro_schema};
 use crate::format::{Encoder, FileFooter, Format, LabelPlace};
-use crate::json_text::shortest;
 use crate::label::{Label, LabelRead};
 
 /// Compression of blocks.
@@ -42,8 +38,20 @@ pub const CONNECT_META_DATA: Key = Key::new(
 .group("Connector", 7)
 .shown(Width::Short, "Connect Metadata");
 
+/// Whether enums stay enums.
+const ENHANCED_AVRO_SCHEMA_SUPPORT: Key = Key::new(
+    "enhanced.avro.schema.support",
+    Kind::Boolean,
+    "Whether texts that are an enum by their schema, as those of Avro, are one in Avro files too, with \
+     its name and symbols; a record whose text is none of the symbols cannot be written. With false they are texts, which is \
+     what Parquet files always have.",
+)
+.default("true")
+.group("Connector", 6)
+.shown(Width::Short, "Enhanced Avro Support");
+
 /// Keys of Avro files.
-pub(crate) const KEYS: &[Key] = &[AVRO_CODEC, CONNECT_META_DATA];
+pub(crate) const KEYS: &[Key] = &[AVRO_CODEC, CONNECT_META_DATA, ENHANCED_AVRO_SCHEMA_SUPPORT];
 
 /// Bytes of rows that make a block (`DataFileConstants.DEFAULT_SYNC_INTERVAL`).
 const BLOCK_BYTES: usize = 64_000;
@@ -103,7 +111,10 @@ fn codec(name: &str) -> Result<Codec, String> {
 pub(crate) fn build(settings: &Settings) -> Result<Arc<dyn Format>, Invalid> {
     let name = settings.required_string(&AVRO_CODEC)?;
     let codec = codec(&name).map_err(|why| Invalid::value(&AVRO_CODEC, &name, why))?;
-    let options = AvroOptions { connect_meta_data: settings.boolean(&CONNECT_META_DATA)? };
+    let options = AvroOptions {
+        connect_meta_data: settings.boolean(&CONNECT_META_DATA)?,
+        enhanced_schema: settings.boolean(&ENHANCED_AVRO_SCHEMA_SUPPORT)?,
+    };
     Ok(Arc::new(AvroFormat { codec, options }))
 }
 
@@ -138,6 +149,7 @@ impl Format for AvroFormat {
         Ok(Box::new(AvroEncoder {
             codec: self.codec,
             sync: sync_marker(footer),
+            columns: Arc::new(Column::whole(schema.fields(), self.options)),
             schema: text,
             footer: footer.clone(),
             has_header: false,
@@ -145,6 +157,18 @@ impl Format for AvroFormat {
             block_rows: 0,
             out: Vec::new(),
         }))
+    }
+
+    fn refused_rows(&self, values: &Values) -> Vec<(usize, String)> {
+        let Values::Typed(rows) = values else { return Vec::new() };
+        let columns = Column::whole(rows.fields(), self.options);
+        if !columns.has_symbols() {
+            return Vec::new();
+        }
+        // What is wrong with all rows was said before.
+        let Ok(writer) = RowWriter::whole(rows, &columns) else { return Vec::new() };
+        let has_value = |row: &usize| !rows.is_null(*row);
+        (0..rows.len()).filter(has_value).filter_map(|row| Some((row, writer.fault(row)?))).collect()
     }
 
     fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead {
@@ -178,6 +202,7 @@ fn sync_marker(footer: &FileFooter) -> [u8; 16] {
 struct AvroEncoder {
     codec: Codec,
     sync: [u8; 16],
+    columns: Arc<Column>,
     schema: String,
     footer: FileFooter,
     has_header: bool,
@@ -226,13 +251,17 @@ impl AvroEncoder {
 
 impl Encoder for AvroEncoder {
     fn write(&mut self, rows: &[Values]) -> Result<(), String> {
+        let columns = self.columns.clone();
         for values in rows {
             let rows = match values {
                 Values::Typed(rows) if rows.logical_null_count() == 0 => rows,
                 Values::Typed(_) => return Err("a row without a value cannot be a row of an Avro file".to_owned()),
                 Values::Schemaless(_) => return Err("Avro needs columns, these values have no schema".to_owned()),
             };
-            let writer = RowWriter::whole(rows)?;
+            let writer = RowWriter::whole(rows, &columns)?;
+            if let Some(fault) = (0..rows.len()).find_map(|row| writer.fault(row)) {
+                return Err(fault);
+            }
             for row in 0..rows.len() {
                 writer.write(row, &mut self.block);
                 self.block_rows += 1;
@@ -249,7 +278,8 @@ impl Encoder for AvroEncoder {
     }
 
     fn held_bytes(&self) -> usize {
-        self.block.capacity() + self.out.capacity() + self.schema.len()
+        // What is known of the columns is about as long as the text that tells them.
+        self.block.capacity() + self.out.capacity() + 4 * self.schema.len()
     }
 
     fn take(&mut self) -> Result<Bytes, String> {
@@ -266,138 +296,16 @@ impl Encoder for AvroEncoder {
     }
 }
 
-/// Writes the rows of one column.
-struct RowWriter<'a> {
-    array: &'a dyn Array,
-    /// It is a union with null.
-    nullable: bool,
-    children: Vec<RowWriter<'a>>,
-}
-
-impl<'a> RowWriter<'a> {
-    fn whole(rows: &'a StructArray) -> Result<RowWriter<'a>, String> {
-        if is_whole_value(rows.fields()) {
-            return RowWriter::new(rows.column(0).as_ref(), rows.fields()[0].is_nullable());
-        }
-        RowWriter::new(rows, false)
-    }
-
-    fn new(array: &'a dyn Array, nullable: bool) -> Result<RowWriter<'a>, String> {
-        let children = match array.data_type() {
-            DataType::Struct(fields) => {
-                let columns = fields.iter().zip(array.as_struct().columns());
-                columns
-                    .map(|(field, column)| RowWriter::new(column.as_ref(), field.is_nullable()))
-                    .collect::<Result<_, _>>()?
-            }
-            DataType::List(element) => {
-                vec![RowWriter::new(array.as_list::<i32>().values().as_ref(), element.is_nullable())?]
-            }
-            DataType::Map(entries, _) => {
-                let (map, nullable) = (
-                    array.as_map(),
-                    match entries.data_type() {
-                        DataType::Struct(fields) if fields.len() == 2 => fields[1].is_nullable(),
-                        other => return Err(format!("a map of {other} has no Avro form")),
-                    },
-                );
-                vec![RowWriter::new(map.keys().as_ref(), false)?, RowWriter::new(map.values().as_ref(), nullable)?]
-            }
-            DataType::Boolean
-            | DataType::Int8
-            | DataType::Int16
-            | DataType::Int32
-            | DataType::Int64
-            | DataType::Float32
-            | DataType::Float64
-            | DataType::Utf8
-            | DataType::Binary
-            | DataType::Date32
-            | DataType::Time32(TimeUnit::Millisecond)
-            | DataType::Timestamp(TimeUnit::Millisecond | TimeUnit::Microsecond, _)
-            | DataType::Decimal128(_, _)
-            | DataType::Decimal256(_, _) => Vec::new(),
-            other => return Err(format!("the type {other} has no Avro form")),
-        };
-        Ok(RowWriter { array, nullable, children })
-    }
-
-    fn write(&self, row: usize, out: &mut Vec<u8>) {
-        if self.nullable {
-            let is_null = self.array.is_null(row);
-            write_long(i64::from(!is_null), out);
-            if is_null {
-                return;
-            }
-        }
-        let array = self.array;
-        match array.data_type() {
-            DataType::Boolean => out.push(u8::from(array.as_boolean().value(row))),
-            DataType::Int8 => write_long(array.as_primitive::<Int8Type>().value(row).into(), out),
-            DataType::Int16 => write_long(array.as_primitive::<Int16Type>().value(row).into(), out),
-            DataType::Int32 => write_long(array.as_primitive::<Int32Type>().value(row).into(), out),
-            DataType::Int64 => write_long(array.as_primitive::<Int64Type>().value(row), out),
-            DataType::Date32 => write_long(array.as_primitive::<Date32Type>().value(row).into(), out),
-            DataType::Time32(_) => write_long(array.as_primitive::<Time32MillisecondType>().value(row).into(), out),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => {
-                write_long(array.as_primitive::<TimestampMillisecondType>().value(row), out);
-            }
-            DataType::Timestamp(_, _) => write_long(array.as_primitive::<TimestampMicrosecondType>().value(row), out),
-            DataType::Float32 => out.extend_from_slice(&array.as_primitive::<Float32Type>().value(row).to_le_bytes()),
-            DataType::Float64 => out.extend_from_slice(&array.as_primitive::<Float64Type>().value(row).to_le_bytes()),
-            DataType::Utf8 => write_bytes(array.as_string::<i32>().value(row).as_bytes(), out),
-            DataType::Binary => write_bytes(array.as_binary::<i32>().value(row), out),
-            DataType::Decimal128(_, _) => {
-                write_bytes(shortest(&array.as_primitive::<Decimal128Type>().value(row).to_be_bytes()), out);
-            }
-            DataType::Decimal256(_, _) => {
-                write_bytes(shortest(&array.as_primitive::<Decimal256Type>().value(row).to_be_bytes()), out);
-            }
-            DataType::List(_) => self.write_entries(array.as_list::<i32>().offsets(), row, out),
-            DataType::Map(_, _) => self.write_entries(array.as_map().offsets(), row, out),
-            DataType::Struct(_) => self.children.iter().for_each(|child| child.write(row, out)),
-            other => unreachable!("RowWriter::new refuses {other}"),
-        }
-    }
-
-    fn write_entries(&self, offsets: &OffsetBuffer<i32>, row: usize, out: &mut Vec<u8>) {
-        let entries = usize::try_from(offsets[row]).unwrap_or(0)..usize::try_from(offsets[row + 1]).unwrap_or(0);
-        if !entries.is_empty() {
-            write_size(entries.len(), out);
-            for entry in entries {
-                self.children.iter().for_each(|child| child.write(entry, out));
-            }
-        }
-        out.push(0);
-    }
-}
-
-/// Zigzag, seven bits a byte.
-fn write_long(value: i64, out: &mut Vec<u8>) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn write_size(size: usize, out: &mut Vec<u8>) {
-    write_long(i64::try_from(size).expect("no buffer is larger than memory"), out);
-}
-
-fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
-    write_size(bytes.len(), out);
-    out.extend_from_slice(bytes);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::conformance::{self, Sample, encoded, nested_rows, noisy_rows};
     use crate::testing::{settings, stores};
     use apache_avro::types::Value;
-    use arrow::datatypes::{Field, Fields, Schema};
+    use arrow::array::{ListArray, StringArray, StructArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::{DataType, Field, Fields, Schema};
+    use model::ConnectMarks;
 
     fn avro(pairs: &[(&str, &str)]) -> Arc<dyn Format> {
         build(&settings(pairs)).unwrap()
@@ -437,7 +345,8 @@ mod tests {
     fn the_schema_is_avro_data_s() {
         let fields = nested_rows(0, 1).fields().clone();
         let schema = ValueSchema { name: Some("io.example.Row".into()), version: Some(3) };
-        let text = avro_schema(&fields, Some(&schema), AvroOptions { connect_meta_data: true }).unwrap();
+        let text = avro_schema(&fields, Some(&schema), AvroOptions { connect_meta_data: true, enhanced_schema: true })
+            .unwrap();
         for part in [
             r#""name":"Row","namespace":"io.example""#,
             r#""connect.version":3,"connect.name":"io.example.Row""#,
@@ -456,6 +365,58 @@ mod tests {
         assert!(error.starts_with("field a-b is no name in Avro"), "{error}");
         let problem = settings(&[("avro.codec", "xz")]).problem(&AVRO_CODEC).unwrap();
         assert!(problem.message.ends_with("String must be one of: null, deflate, snappy, bzip2"), "{problem}");
+    }
+
+    /// Rows of a color, of a list of colors, and of a struct with one that may be null.
+    fn colors(texts: &[&str]) -> StructArray {
+        let mark = "io.confluent.connect.avro.Enum";
+        let parameters = ["", ".RED", ".BLUE", ".GREEN"].map(|end| match end.strip_prefix('.') {
+            Some(symbol) => (format!("{mark}{end}"), symbol.to_owned()),
+            None => (mark.to_owned(), "org.example.Color".to_owned()),
+        });
+        let marks = ConnectMarks { parameters: parameters.into(), ..ConnectMarks::default() };
+        let color = |name: &str, nullable| Arc::new(marks.mark(Field::new(name, DataType::Utf8, nullable)));
+        let one = Arc::new(StringArray::from(texts.to_vec()));
+        let lengths = OffsetBuffer::from_lengths(texts.iter().enumerate().map(|(row, _)| row % 2));
+        let odd: Vec<&str> = texts.iter().skip(1).step_by(2).copied().collect();
+        let list = ListArray::new(color("element", false), lengths, Arc::new(StringArray::from(odd)), None);
+        let some = StringArray::from_iter(texts.iter().enumerate().map(|(row, text)| (row % 3 != 0).then_some(*text)));
+        let inner = StructArray::new(vec![color("inner", true)].into(), vec![Arc::new(some)], None);
+        let fields = vec![
+            color("one", false),
+            Arc::new(Field::new("list", list.data_type().clone(), false)),
+            Arc::new(Field::new("struct", inner.data_type().clone(), false)),
+        ];
+        StructArray::new(fields.into(), vec![one, Arc::new(list), Arc::new(inner)], None)
+    }
+
+    #[test]
+    fn enums_are_read_back_as_symbols_and_as_texts_where_that_is_said() {
+        let rows = Values::Typed(colors(&["RED", "GREEN", "BLUE", "RED"]));
+        let read_back = read(&encoded(avro(&[]).as_ref(), std::slice::from_ref(&rows)));
+        let (green, blue) = (Value::Enum(2, "GREEN".into()), Value::Enum(1, "BLUE".into()));
+        assert_eq!(field(&read_back[1], "one"), green);
+        assert_eq!(field(&read_back[1], "list"), Value::Array(vec![green]));
+        assert_eq!(field(&read_back[2], "list"), Value::Array(Vec::new()));
+        assert_eq!(field(&field(&read_back[2], "struct"), "inner"), Value::Union(1, Box::new(blue)));
+        assert_eq!(field(&field(&read_back[3], "struct"), "inner"), Value::Union(0, Box::new(Value::Null)));
+        let texts = read(&encoded(avro(&[("enhanced.avro.schema.support", "false")]).as_ref(), &[rows]));
+        assert_eq!(field(&texts[1], "one"), Value::String("GREEN".into()));
+    }
+
+    #[test]
+    fn a_text_that_is_no_symbol_refuses_its_row_and_no_other() {
+        let rows = Values::Typed(colors(&["RED", "BLACK", "BLUE", "GREEN", "WHITE"]));
+        assert_eq!(avro(&[]).refusal(&rows, None), None);
+        let why = "field one: the value is no symbol of the enum org.example.Color".to_owned();
+        assert_eq!(avro(&[]).refused_rows(&rows), [(1, why.clone()), (4, why)]);
+        assert!(avro(&[("enhanced.avro.schema.support", "false")]).refused_rows(&rows).is_empty());
+        let schema = match &rows {
+            Values::Typed(columns) => Arc::new(Schema::new(columns.fields().clone())),
+            Values::Schemaless(_) => unreachable!(),
+        };
+        let mut encoder = avro(&[]).open(&schema, None, &FileFooter::default()).unwrap();
+        assert!(encoder.write(&[rows]).unwrap_err().contains("no symbol"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -123,6 +123,12 @@ pub trait Format: fmt::Debug + Send + Sync {
         encoder.write(&[values.slice(0, 0)]).err()
     }
 
+    /// The rows of `values` that cannot be in a file of this format, by rising row and each with the reason, where
+    /// [`Self::refusal`] has nothing against their columns. Rows without a value are not among them.
+    fn refused_rows(&self, _values: &Values) -> Vec<(usize, String)> {
+        Vec::new()
+    }
+
     /// What a finished file of `file_bytes` bytes says of itself, read from `piece`: its bytes at [`Self::label_place`].
     fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead;
 

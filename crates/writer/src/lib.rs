@@ -17,7 +17,10 @@
 //! topic-partition ends ([`newest::newest_cuts`]) and whether an object that is in the way is ours.
 
 mod assume_role;
+mod avro_enum;
 mod avro_format;
+mod avro_names;
+mod avro_rows;
 mod avro_schema;
 mod bytes_format;
 mod compression;

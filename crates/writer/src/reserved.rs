@@ -59,12 +59,6 @@ const SCHEMAS_CACHE_CONFIG: Key = Key::new("schemas.cache.config", Kind::Int, "N
     .ignored("schemas are kept as long as they are in use")
     .group("Connector", 5)
     .shown(Width::Long, "Schema Cache Size");
-const ENHANCED_AVRO_SCHEMA_SUPPORT: Key =
-    Key::new("enhanced.avro.schema.support", Kind::Boolean, "Whether Avro keeps symbols of enums and namespaces.")
-        .default("true")
-        .not_yet("enums are written as texts, records inside records under names of their own")
-        .group("Connector", 6)
-        .shown(Width::Short, "Enhanced Avro Support");
 const ALLOW_OPTIONAL_MAP_KEYS: Key =
     Key::new("allow.optional.map.keys", Kind::Boolean, "Whether a map with optional keys stays a map.")
         .default("false")
@@ -88,7 +82,6 @@ pub(crate) const KEYS: &[Key] = &[
     S3_ELASTIC_BUFFER_ENABLE,
     S3_ELASTIC_BUFFER_INIT_CAPACITY,
     SCHEMAS_CACHE_CONFIG,
-    ENHANCED_AVRO_SCHEMA_SUPPORT,
     ALLOW_OPTIONAL_MAP_KEYS,
     SHUTDOWN_TIMEOUT_MS,
 ];

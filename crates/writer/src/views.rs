@@ -167,6 +167,9 @@ impl Views {
     /// The records of `batch` that have no row in some view, by rising row.
     pub fn reject(&self, batch: &Batch) -> Vec<Rejected> {
         let mut rejected = Vec::new();
+        let keys = self.beside.iter().find(|one| one.view == View::Keys).zip(batch.key_values.as_ref());
+        let mut refused =
+            keys.map(|(one, keys)| one.format.refused_rows(keys)).unwrap_or_default().into_iter().peekable();
         let rows = if self.beside.is_empty() { 0 } else { batch.len() };
         for row in 0..rows {
             let fault = self.beside.iter().find_map(|one| match one.view {
@@ -174,7 +177,9 @@ impl Views {
                 View::Keys => key_fault(batch, row),
                 View::Headers => header_fault(batch, row),
             });
-            if let Some((stage, reason)) = fault {
+            let refused = refused.next_if(|(refused, _)| *refused == row);
+            let refused = refused.map(|(_, why)| (Stage::TaskPut, format!("the key: {why}")));
+            if let Some((stage, reason)) = fault.or(refused) {
                 rejected.push(Rejected { row, at: batch.position(row), stage, reason });
             }
         }
@@ -289,6 +294,7 @@ mod tests {
     use apache_avro::Reader;
     use arrow::array::Int64Array;
     use arrow::util::display::array_value_to_string;
+    use model::ConnectMarks;
 
     fn views(pairs: &[(&str, &str)]) -> Views {
         let both = [("format.class", "json"), ("store.kafka.keys", "true"), ("store.kafka.headers", "true")];
@@ -421,6 +427,19 @@ mod tests {
         assert_eq!(refused("parquet", Values::Typed(odd)), None);
         assert_eq!(refused("avro", json(&["1", "2"])), None);
         assert_eq!(Views::default().refusal_of_keys(&batch(structs())), None);
+    }
+
+    #[test]
+    fn a_key_that_is_no_symbol_of_its_enum_is_rejected() {
+        let mark = "io.confluent.connect.avro.Enum";
+        let parameters = [(mark.to_owned(), "Color".to_owned()), (format!("{mark}.RED"), "RED".to_owned())];
+        let marks = ConnectMarks { parameters: parameters.into(), ..ConnectMarks::default() };
+        let colors: ArrayRef = Arc::new(StringArray::from(vec!["RED", "BLACK"]));
+        let keys = StructArray::new(vec![marks.mark(whole_value_field(DataType::Utf8))].into(), vec![colors], None);
+        let keys = batch(Values::Typed(keys));
+        let rejected = views(&[("keys.format.class", "avro")]).reject(&keys);
+        assert_eq!(rejected.iter().map(|one| (one.row, one.stage)).collect::<Vec<_>>(), [(1, Stage::TaskPut)]);
+        assert!(views(&[("keys.format.class", "parquet")]).reject(&keys).is_empty());
     }
 
     #[test]

@@ -150,6 +150,10 @@ impl Lane {
         if let Some(rejected) = no_columns(&batch).or_else(|| self.unwritable(&batch, has_own_schema)) {
             batch = self.admit(batch, &rejected, &mut fault);
         }
+        if has_own_schema {
+            let rejected = self.unfit(&batch);
+            batch = self.admit(batch, &rejected, &mut fault);
+        }
         // Also for rows that are all left out: a replay, which reads with the cut's version, must leave them out too. Not for
         // tombstones alone, which have no schema.
         let (has_values, is_stored) =
@@ -181,6 +185,13 @@ impl Lane {
         }
         let (_, reason) = self.asked.as_ref()?;
         reason.as_ref().map(|reason| all_rejected(batch, Stage::TaskPut, reason))
+    }
+
+    /// The rows whose values the format cannot write, though it can their columns.
+    fn unfit(&self, batch: &Batch) -> Vec<Rejected> {
+        let refused = self.parts.recipe.files.format.refused_rows(&batch.values).into_iter();
+        let reject = |(row, reason)| Rejected { row, at: batch.position(row), stage: Stage::TaskPut, reason };
+        refused.map(reject).collect()
     }
 
     /// Reports the records without a value, which are left out because the configuration says so: they stop no task.
