@@ -743,7 +743,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn every_object_tells_the_whole_plan_of_its_cut_far_within_what_s3_takes(
-            topic in "[a-zA-Z0-9._-]{1,249}",
+            topic in "[a-zA-Z0-9._-]{1,249}".prop_filter("Kafka has no such topic", |topic| topic != "." && topic != ".."),
             partition in 0i32..,
             start in 0i64..(1 << 62),
             gap in 0i64..(1 << 61),
