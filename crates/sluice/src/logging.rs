@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `quiet` shows warnings and errors only, unless `RUST_LOG` says otherwise.
@@ -10,5 +11,12 @@ pub(crate) fn start(quiet: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal();
-    if is_terminal || quiet { logs.with_ansi(is_terminal).init() } else { logs.json().flatten_event(true).init() }
+    // Not `init`: where some crate turns on tracing-log, that would also print what libraries say through the crate log, such
+    // as rdkafka's lines about a broker that is gone because we stopped it.
+    let started = if is_terminal || quiet {
+        set_global_default(logs.with_ansi(is_terminal).finish())
+    } else {
+        set_global_default(logs.json().flatten_event(true).finish())
+    };
+    started.expect("logging is started once");
 }
