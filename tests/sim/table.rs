@@ -115,6 +115,7 @@ impl World {
             linger: Duration::from_millis(50),
             now_ms: Arc::new(move || clock.now_ms()),
             seed: self.seed * 1_000 + life,
+            metrics: delta::Metrics::default().table("c", "t"),
         };
         let table = Table::open(store.clone(), options).await.ok()?;
         let pairs = vec![

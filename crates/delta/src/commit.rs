@@ -112,7 +112,7 @@ impl Keeper {
         }
         self.state = found;
         (self.known_at, self.is_unsure) = (asked_at, false);
-        self.share(|_| {});
+        self.share();
         Ok(())
     }
 
@@ -140,7 +140,7 @@ impl Keeper {
                 }
                 Ok(None) => {
                     (self.known_at, self.is_unsure) = (asked_at, false);
-                    self.share(|_| {});
+                    self.share();
                     return Ok(());
                 }
                 Err(ReadError::Store(error)) if error.is_transient() => {
@@ -164,23 +164,24 @@ impl Keeper {
         Ok(self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    fn share(&self, count: impl FnOnce(&mut Known)) {
+    fn share(&self) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        count(&mut shared);
         shared.id = self.state.as_ref().map(|state| state.metadata.id().to_owned());
         shared.version = self.state.as_ref().map_or(0, |state| state.version);
         shared.txns = self.state.as_ref().map(|state| state.txns.clone()).unwrap_or_default();
         let columns = self.state.as_ref().map(|state| state.metadata.partition_columns());
         shared.partition_columns = columns.or(self.options.partition_columns.clone()).unwrap_or_default();
+        self.options.metrics.is_at(shared.version);
     }
 
     // ---- writing
 
-    /// Makes the proposals, of different applications, a part of the table, as many as possible in one commit.
-    pub(crate) async fn commit(&mut self, proposals: &[Proposal]) -> Vec<Result<u64, CommitError>> {
+    /// Makes the proposals, of different applications, a part of the table, as many as possible in one commit. The first of
+    /// them came at `since`.
+    pub(crate) async fn commit(&mut self, proposals: &[Proposal], since: Instant) -> Vec<Result<u64, CommitError>> {
         let mut answers: Vec<Option<Result<u64, CommitError>>> = vec![None; proposals.len()];
         for _ in 0..ATTEMPTS_MAX {
-            if let Err(error) = self.step(proposals, &mut answers).await {
+            if let Err(error) = self.step(proposals, &mut answers, since).await {
                 answers
                     .iter_mut()
                     .filter(|answer| answer.is_none())
@@ -204,6 +205,7 @@ impl Keeper {
         &mut self,
         proposals: &[Proposal],
         answers: &mut [Option<Result<u64, CommitError>>],
+        since: Instant,
     ) -> Result<(), CommitError> {
         if self.known_at.elapsed() > FRESH {
             self.reload().await?;
@@ -216,7 +218,10 @@ impl Keeper {
             match state.standing(&proposal.wish) {
                 Standing::Due => {}
                 Standing::Done => *answer = Some(Ok(state.version)),
-                Standing::Overtaken { at } => *answer = Some(Err(self.overtaken(proposal, at))),
+                Standing::Overtaken { at } => {
+                    self.options.metrics.overtaken();
+                    *answer = Some(Err(self.overtaken(proposal, at)));
+                }
             }
         }
         let mut schema = state.metadata.schema().map_err(CommitError::Refused)?;
@@ -245,7 +250,9 @@ impl Keeper {
         }
         let actions = self.appended(proposals, &due, &schema, state);
         if let Some(version) = self.put("STREAMING UPDATE", actions).await? {
-            self.share(|known| known.commits += 1);
+            let files = || due.iter().flat_map(|index| &proposals[*index].files);
+            let bytes = files().map(|file| file.bytes).sum();
+            self.options.metrics.committed(files().count(), bytes, since.elapsed());
             self.begin_upkeep(version);
             due.into_iter().for_each(|index| answers[index] = Some(Ok(version)));
         }
@@ -319,10 +326,11 @@ impl Keeper {
         match self.log.put(version, &actions).await {
             Ok(Created::New) => {}
             Ok(Created::AlreadyThere) => {
-                self.share(|known| known.conflicts += 1);
+                self.options.metrics.conflicted();
                 return Ok(None);
             }
             Err(error) if error.is_transient() => {
+                self.options.metrics.outcome_unknown();
                 warn!(table = self.log.name_for_people(), version, %error, "the outcome of a commit is unknown, reading the table again");
                 return Ok(None);
             }
@@ -345,7 +353,7 @@ impl Keeper {
             (None, _) => return Ok(None),
         }
         (self.known_at, self.is_unsure) = (sent_at, false);
-        self.share(|_| {});
+        self.share();
         Ok(Some(version))
     }
 

@@ -18,6 +18,7 @@ mod commit;
 mod committer;
 mod decide;
 mod log;
+mod metrics;
 mod open;
 mod protocol;
 mod stats;
@@ -28,4 +29,5 @@ mod upkeep;
 
 pub use committer::{DeltaCommitter, app_id, sealed_by};
 pub use decide::Wish;
+pub use metrics::{Metrics, TableMetrics};
 pub use table::{CommitError, Known, NewFile, Proposal, Table, TableOptions};

@@ -14,6 +14,7 @@ use writer::{FileStatistics, Store};
 use crate::commit::Keeper;
 use crate::decide::Wish;
 use crate::log::Log;
+use crate::metrics::TableMetrics;
 
 /// What a table is made with, and how it is written to.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct TableOptions {
     pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Makes identities.
     pub seed: u64,
+    /// What is counted.
+    pub metrics: TableMetrics,
 }
 
 impl fmt::Debug for TableOptions {
@@ -89,10 +92,6 @@ pub struct Known {
     pub txns: BTreeMap<String, i64>,
     /// Its partition columns.
     pub partition_columns: Vec<String>,
-    /// Commits of ours.
-    pub commits: u64,
-    /// Times that somebody else's commit came first.
-    pub conflicts: u64,
 }
 
 pub(crate) enum Request {
@@ -167,9 +166,10 @@ fn gone() -> CommitError {
 /// Serves requests until no handle is left.
 async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>) {
     while let Some(first) = inbox.recv().await {
+        let since = Instant::now();
         let mut requests = vec![first];
         // Lanes that cut at the same time come one after the other; they share a commit.
-        let until = Instant::now() + keeper.linger();
+        let until = since + keeper.linger();
         let mut is_over = false;
         while !is_over {
             tokio::select! {
@@ -198,7 +198,7 @@ async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>) {
         }
         for group in groups(proposals) {
             let (proposals, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            for (answer, reply) in keeper.commit(&proposals).await.into_iter().zip(replies) {
+            for (answer, reply) in keeper.commit(&proposals, since).await.into_iter().zip(replies) {
                 let _ = reply.send(answer);
             }
         }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use writer::{Abilities, Fate, FaultyStore, FileStatistics, Request, RetryRules, Store};
 
 use crate::decide::Wish;
+use crate::metrics::Metrics;
 use crate::table::{CommitError, NewFile, Proposal, Table, TableOptions};
 
 fn store(objects: Arc<dyn ObjectStore>) -> Store {
@@ -34,6 +35,7 @@ fn options(seed: u64) -> TableOptions {
         linger: Duration::from_millis(5),
         now_ms: Arc::new(|| 1_700_000_000_000),
         seed,
+        metrics: Metrics::default().table("c", "t"),
     }
 }
 

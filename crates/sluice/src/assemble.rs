@@ -139,6 +139,7 @@ pub(crate) struct House {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) metrics: Metrics,
+    pub(crate) table_metrics: delta::Metrics,
     pub(crate) clock: Arc<dyn Clock>,
     running_tasks: AtomicUsize,
     topics: Arc<TopicsRead>,
@@ -152,6 +153,7 @@ impl House {
             worker,
             environment,
             metrics: Metrics::default(),
+            table_metrics: delta::Metrics::default(),
             clock: Arc::new(SystemClock),
             running_tasks: AtomicUsize::new(0),
             topics: Arc::default(),
@@ -259,7 +261,8 @@ impl House {
             return Err(TaskError::Refused(why));
         }
         let clock = self.clock.clone();
-        self.tables.open(&task.connector, given, store, Arc::new(move || clock.now_ms()), seed).await
+        let now_ms = Arc::new(move || clock.now_ms());
+        self.tables.open(&task.connector, given, store, &self.table_metrics, now_ms, seed).await
     }
 
     /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.

@@ -301,6 +301,7 @@ impl Tables {
         name: &str,
         settings: &Settings,
         store: &writer::Store,
+        metrics: &delta::Metrics,
         now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
         seed: u64,
     ) -> Result<Arc<Table>, pipeline::TaskError> {
@@ -308,6 +309,7 @@ impl Tables {
         let interval = settings.millis(&COMMIT_INTERVAL_MS)?.unwrap_or_default();
         let partition_columns = settings.is_set(&PARTITION_BY).then(|| settings.list(&PARTITION_BY)).transpose()?;
         let options = TableOptions {
+            metrics: metrics.table(name, settings.text(&PATH).unwrap_or_default()),
             location: place.location,
             partition_columns,
             properties: properties(settings),

@@ -69,6 +69,7 @@ async fn serve(
     }
     let mut registry = Registry::default();
     house.metrics.register(&mut registry);
+    house.table_metrics.register(&mut registry);
     let options = Options { graceful_timeout, seed: seed(), ..Options::new(advertised) };
     options.metrics.register(&mut registry);
     let supervisor =
