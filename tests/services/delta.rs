@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Kafka, Need::Minio],
         run: spark_job,
     },
+    Test { name: "an_uncontended_commit_is_one_request", needs: &[Need::Kafka, Need::Minio], run: one_request },
     Test {
         name: "two_processes_that_are_killed_at_any_time_append_every_record_once",
         needs: &[Need::Kafka, Need::Minio],
@@ -110,6 +111,38 @@ fn spark_job() -> Outcome {
     all.push(1_000);
     assert_eq!(lake.numbers("prediction")?, all);
     assert_eq!(lake.ask("description", json!({}))?["columns"][6], json!("note"));
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+/// Requests to S3 since the process began: files and commits are PUTs, everything else is what a commit should not need.
+fn requests(sluice: &Sluice, connector: &str) -> Result<(u64, u64), Error> {
+    let puts = sluice.requests(connector, "PutObject")?;
+    Ok((puts, sluice.metric("sluice_store_requests_total", connector)? - puts))
+}
+
+fn one_request() -> Outcome {
+    let scene = Scene::new("requests", 2)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &lake.place, json!({"commit.interval.ms": "300"})))?;
+    let count = |name: &str| sluice.metric(name, &scene.connector);
+    scene.kafka.produce(&scene.topic, &irises(0..2, 2))?;
+    scene.wait_committed(&[1, 1])?;
+    let (puts, others) = requests(&sluice, &scene.connector)?;
+    let (files, commits) = (count("sluice_delta_added_files_total")?, count("sluice_delta_commits_total")?);
+    for round in 1..=8 {
+        scene.kafka.produce(&scene.topic, &irises(2 * round..2 * round + 2, 2))?;
+        scene.wait_committed(&[round + 1; 2])?;
+    }
+    let commits = count("sluice_delta_commits_total")? - commits;
+    assert!((8..=16).contains(&commits), "{commits} commits");
+    let files = count("sluice_delta_added_files_total")? - files;
+    let (puts_now, others_now) = requests(&sluice, &scene.connector)?;
+    assert_eq!((puts_now - puts, others_now - others), (files + commits, 0), "{files} files, {commits} commits");
+    assert_eq!(count("sluice_delta_commit_conflicts_total")?, 0);
+    let version = lake.ask("description", json!({}))?["version"].as_u64();
+    assert_eq!(version, Some(count("sluice_delta_table_version")?));
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
 }

@@ -187,7 +187,8 @@ impl House {
             warn!(%task, "{warning}");
         }
         let seed = seed();
-        let environment = Environment::new(self.environment.clone()).with_seed(seed);
+        let requests = self.metrics.requests(&task.connector);
+        let environment = Environment::new(self.environment.clone()).with_seed(seed).counting(requests);
         let store = Store::open(&settings, &environment).map_err(|error| TaskError::Refused(error.to_string()))?;
         let Some(probe) = unless_stopped(&mut control, store.probe(&dry.layout.probe_key())).await else {
             return Ok(());

@@ -25,6 +25,7 @@ mod avro_schema;
 mod bytes_format;
 mod compression;
 pub mod conformance;
+mod counting;
 mod creating;
 mod credentials;
 mod cut;
