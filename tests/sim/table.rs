@@ -11,11 +11,11 @@ use delta::{DeltaCommitter, Table, TableOptions, app_id};
 use model::{Offset, TopicPartition};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
-use pipeline::{Budget, Clock, Deadlines, Metrics, Task, TaskError, Wanted, control};
+use pipeline::{Budget, Clock, Deadlines, Doing, Metrics, Task, TaskError, Wanted, control};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use source::{MemberId, MemoryLog, Recovered, Recovery, Source, Subscription};
+use source::{Bounds, MemberId, MemoryLog, Recovered, Recovery, Source, Subscription};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use writer::conformance::read_parquet;
@@ -66,11 +66,15 @@ struct World {
     faulty: FaultyStore,
     wall: Arc<Wall>,
     seed: u64,
+    /// Whether tasks end when they have written what is there.
+    until_end: bool,
 }
 
 struct Running {
     member: MemberId,
-    task: JoinHandle<Result<(), TaskError>>,
+    task: JoinHandle<Result<Doing, TaskError>>,
+    /// Where the log ended when it started.
+    ends: [i64; LANES as usize],
 }
 
 impl World {
@@ -93,7 +97,7 @@ impl World {
                 _ => Fate::Fine,
             }
         });
-        World { log, objects, faulty, wall: Arc::new(Wall(Instant::now())), seed }
+        World { log, objects, faulty, wall: Arc::new(Wall(Instant::now())), seed, until_end: false }
     }
 
     async fn start(&self, life: u64) -> Option<Running> {
@@ -112,6 +116,7 @@ impl World {
             partition_columns: None,
             properties: serde_json::Map::new(),
             merge_schema: true,
+            user_metadata: None,
             linger: Duration::from_millis(50),
             now_ms: Arc::new(move || clock.now_ms()),
             seed: self.seed * 1_000 + life,
@@ -133,6 +138,7 @@ impl World {
         let authority: Arc<dyn Recovery> = Arc::new(Authority(table.clone()));
         let source = self.log.join_with(GROUP, Subscription::Topics(vec!["t".to_owned()]), Some(authority));
         let member = source.id();
+        let ends = std::array::from_fn(|lane| self.log.end_offset(&World::lane(lane)).map_or(0, Offset::get));
         let objects = Arc::new(ObjectCommitter::new(store, OnExisting::Fail));
         let task = Task {
             source: Arc::new(source) as Arc<dyn Source>,
@@ -144,14 +150,21 @@ impl World {
             clock: self.wall.clone(),
             metrics: Metrics::default().task("c", 0),
             deadlines: Deadlines { drain: Duration::from_secs(20), revoke: Duration::from_secs(3) },
+            pace: None,
+            until_end: self.until_end,
             seed: self.seed * 1_000 + life,
         };
         let (steering, control) = control(Wanted::Run);
-        let task = tokio::spawn(async move {
-            let _steering = steering;
-            task.run(control).await
-        });
-        Some(Running { member, task })
+        let task = tokio::spawn(async move { task.run(control).await.map(|()| steering.doing()) });
+        Some(Running { member, task, ends })
+    }
+
+    fn lane(number: usize) -> TopicPartition {
+        TopicPartition::new("t", i32::try_from(number).expect("few lanes"))
+    }
+
+    fn committed(&self) -> [i64; LANES as usize] {
+        std::array::from_fn(|lane| self.log.committed(GROUP, &World::lane(lane)).map_or(0, |(offset, _)| offset.get()))
     }
 
     /// How often each record of a lane is in the files that the log lists.
@@ -255,5 +268,85 @@ async fn live(seed: u64) {
 async fn crashes_zombies_and_faults_leave_every_record_in_the_table_once() {
     for seed in 0..12 {
         live(seed).await;
+    }
+}
+
+/// Tasks that end come and go while somebody writes on: who ends has seen everything committed that was there when it
+/// started, and the last one leaves every record in the table once.
+async fn live_to_the_end(seed: u64) {
+    let faults_until = Instant::now() + Duration::from_secs(40);
+    let world = World { until_end: true, ..World::new(seed, faults_until) };
+    world.log.set_bounds(GROUP, Bounds { starting: None, until_end: true });
+    let mut dice = StdRng::seed_from_u64(seed ^ 0xE4D);
+    let (mut running, mut life, mut finished, mut produced) = (Vec::new(), 0, 0, [0i64; LANES as usize]);
+    while Instant::now() < faults_until {
+        while running.len() < 3 {
+            life += 1;
+            running.extend(world.start(life).await);
+        }
+        let lane = dice.random_range(0..LANES as usize);
+        for _ in 0..dice.random_range(0..30) {
+            let value = format!(r#"{{"n":{}}}"#, produced[lane]);
+            world.log.produce("t", World::lane(lane).partition, None, Some(value.as_bytes()), 0, Vec::new());
+            produced[lane] += 1;
+        }
+        sleep(Duration::from_millis(dice.random_range(0..4_000))).await;
+        if dice.random_range(0..3) == 0 {
+            let victim: Running = running.swap_remove(dice.random_range(0..3));
+            victim.task.abort();
+            world.log.kill(victim.member);
+        }
+        finished += reap(&world, &mut running).await;
+    }
+    let over = timeout(Duration::from_secs(300), async {
+        while !running.is_empty() {
+            sleep(Duration::from_millis(100)).await;
+            finished += reap(&world, &mut running).await;
+        }
+        while world.committed() != produced {
+            life += 1;
+            running.extend(world.start(life).await);
+            while !running.is_empty() {
+                sleep(Duration::from_millis(100)).await;
+                finished += reap(&world, &mut running).await;
+            }
+        }
+    });
+    let is_in_time = over.await.is_ok();
+    let committed = world.committed();
+    assert!(is_in_time, "seed {seed}: {committed:?} of {produced:?} after {life} lives, {finished} of them finished");
+    assert!(finished > 0, "seed {seed}");
+    sleep(Duration::from_secs(20)).await;
+    for number in 0..LANES {
+        let whole: BTreeMap<i64, usize> = (0..produced[number as usize]).map(|n| (n, 1)).collect();
+        assert_eq!(world.counts(number).await, whole, "seed {seed}, lane {number}");
+    }
+}
+
+/// Takes away the tasks that have ended; how many of them were at their end.
+async fn reap(world: &World, running: &mut Vec<Running>) -> usize {
+    let (over, rest): (Vec<Running>, Vec<Running>) = running.drain(..).partition(|one| one.task.is_finished());
+    *running = rest;
+    let mut finished = 0;
+    for one in over {
+        let committed = world.committed();
+        match one.task.await.expect("nobody aborted it") {
+            Ok(doing) => {
+                assert_eq!(doing, Doing::Finished, "seed {}", world.seed);
+                let is_done = (0..LANES as usize).all(|lane| committed[lane] >= one.ends[lane]);
+                assert!(is_done, "seed {}: {committed:?} is short of {:?}", world.seed, one.ends);
+                finished += 1;
+            }
+            // As the supervisor does, another one is started in its place.
+            Err(error) => assert!(error.is_transient(), "seed {}: {error}", world.seed),
+        }
+    }
+    finished
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_that_end_have_seen_everything_committed_that_was_there() {
+    for seed in 0..12 {
+        live_to_the_end(seed).await;
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::{Offset, RawBatchBuilder, TopicPartition};
 
+use crate::bounds::FirstLook;
 use crate::memory::{CommitFate, Happening, MemberId, MemoryLog};
 use crate::memory_world::{Asking, InFlight, Lane, Member, World};
 use crate::{Commit, CommitError, Error, Event, Recovered, Recovery, Source};
@@ -146,6 +147,16 @@ impl Member {
             }
         }
         count
+    }
+}
+
+impl MemoryLog {
+    /// What a member that ends saw when it joined, and its recovery.
+    fn bounded(&self, id: MemberId) -> Option<(Arc<FirstLook>, Option<Arc<dyn Recovery>>)> {
+        let world = self.lock();
+        let member = world.members.get(&id)?;
+        let ends = world.groups.get(&member.group)?.bounds.until_end;
+        member.first_look.clone().filter(|_| ends).map(|look| (look, member.recovery.clone()))
     }
 }
 
@@ -321,6 +332,29 @@ impl Source for MemorySource {
         self.log.end_offset(topic_partition)
     }
 
+    async fn is_exhausted(&self) -> Result<bool, Error> {
+        let Some((look, recovery)) = self.log.bounded(self.id) else { return Ok(false) };
+        let lanes: Vec<TopicPartition> = look.ends.keys().cloned().collect();
+        let mut known = BTreeMap::new();
+        if let Some(recovery) = recovery.filter(|recovery| recovery.is_authority()) {
+            let found = recovery.recover(&lanes, &BTreeMap::new()).await?;
+            known.extend(found.into_iter().map(|one| (one.topic_partition, one.start)));
+        }
+        let world = self.log.lock();
+        let Some(group) = world.members.get(&self.id).and_then(|member| world.groups.get(&member.group)) else {
+            return Ok(false);
+        };
+        let is_done = |(lane, until): (&TopicPartition, &Offset)| {
+            let at = known.get(lane).or(group.committed.get(lane).map(|(offset, _)| offset));
+            let log = world.partitions.get(lane);
+            match at {
+                Some(at) => at >= until && log.is_some_and(|log| at.get() <= log.end),
+                None => log.is_some_and(|log| until.get() <= log.begin),
+            }
+        };
+        Ok(look.ends.iter().all(is_done))
+    }
+
     async fn rejoin(&self) {
         self.log.leave(self.id, true);
     }
@@ -335,6 +369,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bounds::Bounds;
     use crate::conformance::{self, World as TestWorld};
     use crate::keys::Subscription;
 
@@ -359,6 +394,11 @@ mod tests {
             let source = self.log.join(group, Subscription::Topics(vec![topic.to_owned()]));
             self.joined.push((group.to_owned(), source.id()));
             Box::new(source)
+        }
+
+        async fn join_within(&mut self, group: &str, read: Subscription, bounds: Bounds) -> Box<dyn Source> {
+            self.log.set_bounds(group, bounds);
+            Box::new(self.log.join(group, read))
         }
 
         async fn fence(&mut self, group: &str) -> bool {

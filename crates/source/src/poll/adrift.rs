@@ -115,6 +115,7 @@ impl Poll {
                         back.push(Assigned {
                             topic_partition: lane.clone(),
                             start: goal,
+                            until: self.shared.until(lane, goal),
                             metadata: String::new(),
                             committed: false,
                         });
