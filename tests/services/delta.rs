@@ -33,13 +33,13 @@ pub(crate) const TESTS: &[Test] = &[
 const SCRIPT: &str = concat!(include_str!("../src/py/store.py"), include_str!("py/delta.py"));
 
 /// The table of a scene.
-struct Lake<'a> {
-    scene: &'a Scene,
-    place: String,
+pub(crate) struct Lake<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) place: String,
 }
 
 impl Lake<'_> {
-    fn ask(&self, action: &str, more: Value) -> Result<Value, Error> {
+    pub(crate) fn ask(&self, action: &str, more: Value) -> Result<Value, Error> {
         let mut request = self.scene.store.request(json!({"place": self.place}));
         for (name, value) in more.as_object().into_iter().flatten() {
             request[name] = value.clone();
@@ -48,7 +48,7 @@ impl Lake<'_> {
     }
 
     /// The numbers in the rows of the table, in order.
-    fn numbers(&self, column: &str) -> Result<Vec<i64>, Error> {
+    pub(crate) fn numbers(&self, column: &str) -> Result<Vec<i64>, Error> {
         let rows = self.ask("rows", json!({}))?;
         let mut numbers: Vec<i64> =
             rows.as_array().into_iter().flatten().filter_map(|row| row[column].as_i64()).collect();
@@ -57,18 +57,23 @@ impl Lake<'_> {
     }
 }
 
-fn config(scene: &Scene, place: &str, changes: Value) -> Value {
+/// The connector of connectors/iris-delta.json with this scene's names, and `changes`; a null takes the key away.
+pub(crate) fn config(scene: &Scene, place: &str, changes: Value) -> Value {
     let mut config = example("iris-delta")["config"].clone();
     let own = json!({"subscribe": scene.topic, "path": place, "store.url": scene.store.endpoint(), "commit.interval.ms": "500",
         "checkpointLocation": format!("{place}/_checkpoints")});
+    let map = config.as_object_mut().expect("an example's config is an object");
     for (name, value) in [own, changes].iter().filter_map(Value::as_object).flatten() {
-        config[name] = value.clone();
+        match value {
+            Value::Null => map.remove(name),
+            value => map.insert(name.clone(), value.clone()),
+        };
     }
     config
 }
 
 /// Irises, told apart by `prediction`.
-fn irises(numbers: std::ops::Range<i64>, partitions: i64) -> Vec<Record> {
+pub(crate) fn irises(numbers: std::ops::Range<i64>, partitions: i64) -> Vec<Record> {
     let iris = |number: i64| {
         json!({"sepal_length": 5.1 + number as f64, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": null,
             "prediction": number, "confidence": 0.25})

@@ -17,6 +17,7 @@ mod recovery;
 mod registry;
 mod registry_access;
 mod settings;
+mod spark_options;
 mod store_faults;
 mod store_features;
 mod streams;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             files::TESTS,
             types::TESTS,
             delta::TESTS,
+            spark_options::TESTS,
             views::TESTS,
             memory::TESTS,
             conformance::TESTS,
