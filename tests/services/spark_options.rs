@@ -150,11 +150,15 @@ fn starts() -> Outcome {
         .collect();
     scene.kafka.produce(&scene.topic, &timed)?;
     let lanes = |numbers: [&str; 3]| {
-        let pairs: Vec<String> =
-            (0..).zip(numbers).filter(|(_, number)| !number.is_empty()).map(|(lane, number)| format!("\"{lane}\":{number}")).collect();
+        let pairs: Vec<String> = (0..)
+            .zip(numbers)
+            .filter(|(_, number)| !number.is_empty())
+            .map(|(lane, number)| format!("\"{lane}\":{number}"))
+            .collect();
         format!("{{\"{}\":{{{}}}}}", scene.topic, pairs.join(","))
     };
-    let named = |from: [i64; 3]| (0..30).filter(|number| number / 3 >= from[(number % 3) as usize]).collect::<Vec<i64>>();
+    let named =
+        |from: [i64; 3]| (0..30).filter(|number| number / 3 >= from[(number % 3) as usize]).collect::<Vec<i64>>();
     let cases: Vec<(Value, Result<Vec<i64>, &str>)> = vec![
         (json!({"startingOffsets": "earliest"}), Ok(named([0, 0, 0]))),
         (json!({"startingOffsets": "latest"}), Ok(vec![])),
@@ -216,7 +220,8 @@ fn assigned() -> Outcome {
     let group = format!("connect-{name}");
     scene.kafka.wait_committed(&group, &scene.topic, &[10, 10, 10], COMMIT_LIMIT)?;
     crate::outside::add_partitions(scene.kafka, &scene.topic, 4)?;
-    let new: Vec<Record> = irises(30..35, 1).into_iter().map(|record| Record { partition: Some(3), ..record }).collect();
+    let new: Vec<Record> =
+        irises(30..35, 1).into_iter().map(|record| Record { partition: Some(3), ..record }).collect();
     scene.kafka.produce(&scene.topic, &new)?;
     scene.kafka.wait_committed(&group, &scene.topic, &[10, 10, 10, 5], COMMIT_LIMIT)?;
     assert_eq!(later.numbers("prediction")?, (30..35).collect::<Vec<i64>>());
@@ -229,7 +234,10 @@ fn limited() -> Outcome {
     let lake = lake(&scene, "t");
     // Nine of ten lie in partition 0.
     let records: Vec<Record> = (0..1_000)
-        .map(|number| Record { partition: Some(i32::from(number % 10 == 9)), ..irises(number..number + 1, 1).remove(0) })
+        .map(|number| Record {
+            partition: Some(i32::from(number % 10 == 9)),
+            ..irises(number..number + 1, 1).remove(0)
+        })
         .collect();
     scene.kafka.produce(&scene.topic, &records)?;
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
@@ -265,7 +273,8 @@ fn write_checkpoint(directory: &std::path::Path, topic: &str, query: &str) -> Ou
         ("offsets/.2.crc", "crc".to_owned()),
     ] {
         let path = directory.join(name);
-        let write = std::fs::create_dir_all(path.parent().expect("below the directory")).and_then(|()| std::fs::write(&path, text));
+        let write = std::fs::create_dir_all(path.parent().expect("below the directory"))
+            .and_then(|()| std::fs::write(&path, text));
         write.map_err(|error| Error::Call { what: path.display().to_string(), why: error.to_string() })?;
     }
     Ok(())
@@ -330,8 +339,12 @@ fn imported() -> Outcome {
     let connector = connector(&scene, &nobody, json!({}));
     let file = sluice.place().write("nobody.json", &connector.to_string())?;
     let worker = format!("bootstrap.servers={}", scene.kafka.bootstrap());
-    for (from, part) in [(["--spark-checkpoint", &checkpoint], "knows nothing of the query"), (ingest, "no application ingest-<partition>")] {
-        let (code, printed) = sluice.ask(&[&["offsets", file.as_str(), "--set", &worker, "import"], from.as_slice()].concat())?;
+    for (from, part) in [
+        (["--spark-checkpoint", &checkpoint], "knows nothing of the query"),
+        (ingest, "no application ingest-<partition>"),
+    ] {
+        let (code, printed) =
+            sluice.ask(&[&["offsets", file.as_str(), "--set", &worker, "import"], from.as_slice()].concat())?;
         assert!(code == 1 && printed.contains(part), "{printed}");
     }
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());

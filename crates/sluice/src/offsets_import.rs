@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn kafka_delta_ingest_remembers_the_last_offset_and_not_the_topic() {
         let txns = [("kdi-0", 9), ("kdi-1", 0), ("kdi-12", 4), ("kdi-x", 7), ("other-0", 3), ("kdi", 8)];
-        let known = Known { txns: txns.map(|(id, last)| (id.to_owned(), last)).into(), ..Known::default() };
+        let mut known = Known::default();
+        known.txns.extend(txns.map(|(id, last)| (id.to_owned(), last)));
         let origin = |app_id: &str| Origin::KafkaDeltaIngest { app_id: app_id.to_owned(), topic: "t".to_owned() };
         let found = origin("kdi").positions(&known, &[lane(0), lane(1), lane(2)]).unwrap();
         let found: Vec<_> = found.into_iter().map(|(lane, offset)| (lane.partition, offset.get())).collect();
