@@ -1,10 +1,10 @@
 //! Whether anything is left to read of what was there when a source started, for a source that ends.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::{Offset, TopicPartition};
+use model::Offset;
 
 use crate::Error;
 use crate::code::{Code, fatal};
@@ -13,6 +13,10 @@ use crate::native::{Ends, List, Native};
 
 /// How long the broker is asked.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A member that was given nothing for so long is one too many: before, what the group holds may be older than what an
+/// authority says, and whoever is assigned a topic-partition sets that right.
+pub(crate) const ASSIGNMENT_GRACE: Duration = Duration::from_secs(10);
 
 /// Where a topic-partition of the first look is now.
 struct Progress {
@@ -25,10 +29,10 @@ struct Progress {
 }
 
 impl Progress {
-    /// Whether everything that was there is read, by the account of the `authority` or else of the group. What they say past
-    /// the log is of another log, on which whoever has the topic-partition fails.
-    fn is_done(&self, authority: Option<Offset>) -> bool {
-        match authority.or(self.committed) {
+    /// Whether everything that was there is read. An offset past the log is of another log, on which whoever has the
+    /// topic-partition fails.
+    fn is_done(&self) -> bool {
+        match self.committed {
             Some(at) => (self.until.get()..=self.ends.end).contains(&at.get()),
             None => self.until.get() <= self.ends.begin,
         }
@@ -37,7 +41,8 @@ impl Progress {
 
 /// As [`crate::Source::is_exhausted`].
 pub(crate) async fn is_exhausted(shared: &Arc<Shared>) -> Result<bool, Error> {
-    if !shared.config.bounds.until_end {
+    let was_assigned = shared.was_assigned.load(Ordering::SeqCst) || shared.started.elapsed() >= ASSIGNMENT_GRACE;
+    if !shared.config.bounds.until_end || !was_assigned {
         return Ok(false);
     }
     let asking = Arc::clone(shared);
@@ -45,28 +50,21 @@ pub(crate) async fn is_exhausted(shared: &Arc<Shared>) -> Result<bool, Error> {
         Ok(progress) => progress?,
         Err(error) => return Err(Error::Unavailable(format!("the question what is left was cut short: {error}"))),
     };
-    let Some(progress) = progress else { return Ok(false) };
-    let mut authority = HashMap::new();
-    if let Some(recovery) = shared.config.recovery.as_ref().filter(|recovery| recovery.is_authority()) {
-        let lanes: Vec<TopicPartition> = progress.iter().map(|(lane, _)| lane.clone()).collect();
-        let found = recovery.recover(&lanes, &BTreeMap::new()).await?;
-        authority.extend(found.into_iter().map(|one| (one.topic_partition, one.start)));
-    }
-    Ok(progress.iter().all(|(lane, progress)| progress.is_done(authority.get(lane).copied())))
+    Ok(progress.is_some_and(|progress| progress.iter().all(Progress::is_done)))
 }
 
 /// How far each topic-partition of the first look is; `None` while nobody can say. Blocks.
-fn progress(shared: &Shared) -> Result<Option<Vec<(TopicPartition, Progress)>>, Error> {
+fn progress(shared: &Shared) -> Result<Option<Vec<Progress>>, Error> {
     let Some(look) = shared.first_look.get() else { return Ok(None) };
     if look.ends.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    let lanes: Vec<TopicPartition> = look.ends.keys().cloned().collect();
     let ask = |native: &Native| -> Result<_, Code> {
-        let mut list = List::of(&lanes);
+        let mut list = List::of(look.ends.keys());
         native.committed(&mut list, TIMEOUT)?;
         let entries = list.entries();
         entries.iter().try_for_each(|entry| entry.code.result())?;
+        let lanes: Vec<_> = look.ends.keys().cloned().collect();
         Ok((entries, native.ends(&lanes, TIMEOUT)?))
     };
     let (entries, ends) = match shared.with_native(ask) {
@@ -77,9 +75,10 @@ fn progress(shared: &Shared) -> Result<Option<Vec<(TopicPartition, Progress)>>, 
         }
         None => return Ok(None),
     };
-    let progress = entries.into_iter().zip(ends).zip(look.ends.values()).map(|((entry, ends), until)| {
-        let committed = Offset::new(entry.offset);
-        (entry.topic_partition, Progress { until: *until, committed, ends })
+    let progress = entries.into_iter().zip(ends).zip(look.ends.values()).map(|((entry, ends), until)| Progress {
+        until: *until,
+        committed: Offset::new(entry.offset),
+        ends,
     });
     Ok(Some(progress.collect()))
 }
@@ -89,26 +88,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_partition_is_done_where_the_table_or_the_group_says_so() {
-        let at = |offset: Option<i64>| offset.and_then(Offset::new);
-        let cases = [
-            // (begin, until, end), committed, by the authority: done
-            ((0, 5, 5), Some(5), None, true),
-            ((0, 5, 9), Some(7), None, true),
-            ((0, 5, 5), Some(4), None, false),
-            ((0, 5, 5), None, None, false),
-            ((5, 5, 5), None, None, true),
-            ((0, 0, 3), None, None, true),
-            // The table was restored: its word counts.
-            ((0, 5, 5), Some(5), Some(2), false),
-            ((0, 5, 5), None, Some(5), true),
+    fn a_topic_partition_is_done_where_the_group_says_so() {
+        for ((begin, until, end), committed, expected) in [
+            ((0, 5, 5), Some(5), true),
+            ((0, 5, 9), Some(7), true),
+            ((0, 5, 5), Some(4), false),
+            ((0, 5, 5), None, false),
+            ((5, 5, 5), None, true),
+            ((0, 0, 3), None, true),
             // Another log.
-            ((0, 5, 5), Some(8), None, false),
-        ];
-        for ((begin, until, end), committed, authority, expected) in cases {
+            ((0, 5, 5), Some(8), false),
+        ] {
             let until = Offset::new(until).unwrap();
-            let progress = Progress { until, committed: at(committed), ends: Ends { begin, end } };
-            assert_eq!(progress.is_done(at(authority)), expected, "{begin} {until} {end} {committed:?} {authority:?}");
+            let progress = Progress { until, committed: committed.and_then(Offset::new), ends: Ends { begin, end } };
+            assert_eq!(progress.is_done(), expected, "{begin} {until} {end} {committed:?}");
         }
     }
 }

@@ -187,6 +187,8 @@ pub(crate) struct Shared {
     /// It was said that the broker does not tell the ids of topics.
     pub(crate) has_warned_of_ids: AtomicBool,
     pub(crate) started: Instant,
+    /// The group has given it something, or nothing.
+    pub(crate) was_assigned: AtomicBool,
     /// What was there when the source started, once that is known.
     pub(crate) first_look: OnceLock<FirstLook>,
     /// The ids that topics had when their topic-partitions were assigned, as far as the broker told them.
@@ -370,6 +372,7 @@ impl KafkaSource {
             is_expelled: AtomicBool::new(false),
             has_warned_of_ids: AtomicBool::new(false),
             started: Instant::now(),
+            was_assigned: AtomicBool::new(false),
             first_look: OnceLock::new(),
             topic_ids: Mutex::default(),
             runtime,

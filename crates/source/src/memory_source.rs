@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::{Offset, RawBatchBuilder, TopicPartition};
 
-use crate::bounds::FirstLook;
+use crate::exhausted::ASSIGNMENT_GRACE;
 use crate::memory::{CommitFate, Happening, MemberId, MemoryLog};
 use crate::memory_world::{Asking, InFlight, Lane, Member, World};
 use crate::{Commit, CommitError, Error, Event, Recovered, Recovery, Source};
@@ -50,6 +50,7 @@ impl MemorySource {
             let event = member.events.pop_front()?;
             match &event {
                 Event::Assigned(assigned) => {
+                    member.was_assigned = true;
                     for one in assigned {
                         member.leases.insert(one.topic_partition.clone());
                         member.reading.insert(one.topic_partition.clone(), Lane { next: one.start.get() });
@@ -147,16 +148,6 @@ impl Member {
             }
         }
         count
-    }
-}
-
-impl MemoryLog {
-    /// What a member that ends saw when it joined, and its recovery.
-    fn bounded(&self, id: MemberId) -> Option<(Arc<FirstLook>, Option<Arc<dyn Recovery>>)> {
-        let world = self.lock();
-        let member = world.members.get(&id)?;
-        let ends = world.groups.get(&member.group)?.bounds.until_end;
-        member.first_look.clone().filter(|_| ends).map(|look| (look, member.recovery.clone()))
     }
 }
 
@@ -333,22 +324,17 @@ impl Source for MemorySource {
     }
 
     async fn is_exhausted(&self) -> Result<bool, Error> {
-        let Some((look, recovery)) = self.log.bounded(self.id) else { return Ok(false) };
-        let lanes: Vec<TopicPartition> = look.ends.keys().cloned().collect();
-        let mut known = BTreeMap::new();
-        if let Some(recovery) = recovery.filter(|recovery| recovery.is_authority()) {
-            let found = recovery.recover(&lanes, &BTreeMap::new()).await?;
-            known.extend(found.into_iter().map(|one| (one.topic_partition, one.start)));
-        }
         let world = self.log.lock();
-        let Some(group) = world.members.get(&self.id).and_then(|member| world.groups.get(&member.group)) else {
+        let Some(member) = world.members.get(&self.id) else { return Ok(false) };
+        let Some(group) = world.groups.get(&member.group).filter(|group| group.bounds.until_end) else {
             return Ok(false);
         };
+        let was_assigned = member.was_assigned || member.joined.elapsed() >= ASSIGNMENT_GRACE;
+        let Some(look) = member.first_look.as_deref().filter(|_| was_assigned) else { return Ok(false) };
         let is_done = |(lane, until): (&TopicPartition, &Offset)| {
-            let at = known.get(lane).or(group.committed.get(lane).map(|(offset, _)| offset));
             let log = world.partitions.get(lane);
-            match at {
-                Some(at) => at >= until && log.is_some_and(|log| at.get() <= log.end),
+            match group.committed.get(lane) {
+                Some((at, _)) => at >= until && log.is_some_and(|log| at.get() <= log.end),
                 None => log.is_some_and(|log| until.get() <= log.begin),
             }
         };

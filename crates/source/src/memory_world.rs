@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use model::{Headers, METADATA_BYTES_MAX, Offset, TopicPartition};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::bounds::{Bounds, FirstLook};
 use crate::keys::Subscription;
@@ -80,6 +81,8 @@ pub(crate) struct Member {
     pub(crate) recovery: Option<Arc<dyn Recovery>>,
     /// What was there when it joined first, where its group asks for that.
     pub(crate) first_look: Option<Arc<FirstLook>>,
+    pub(crate) joined: Instant,
+    pub(crate) was_assigned: bool,
     pub(crate) asking: Asking,
     pub(crate) questions: u64,
     /// What it was told to let go of and has not yet.
@@ -308,6 +311,8 @@ impl Member {
             is_replaced: false,
             recovery: None,
             first_look: None,
+            joined: Instant::now(),
+            was_assigned: false,
             asking: Asking::Nothing,
             questions: 0,
             giving_up: BTreeSet::new(),

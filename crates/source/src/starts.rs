@@ -16,7 +16,7 @@ use crate::lost::{Known, Lost, Reset};
 use crate::native::{Ends, Entry, List, Native, OFFSET_END, Point};
 use crate::park::wait;
 use crate::topic_id::unstamped;
-use crate::{Assigned, Error, Recovered};
+use crate::{Assigned, Error, MovedBack, Recovered};
 
 /// Time for one request to the broker inside a rebalance, and the pause before it is tried again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,6 +74,8 @@ struct Candidate {
     place: usize,
     lane: TopicPartition,
     known: Option<(Offset, String, Known)>,
+    /// The authority said it.
+    is_authoritative: bool,
     /// The id of the topic that its offset was committed for, and the id that the topic with its name has now, when they
     /// differ.
     other_topic: Option<(String, String)>,
@@ -98,7 +100,7 @@ impl Starts<'_> {
         let mut assigned = Vec::with_capacity(lanes.len());
         let (mut adrift, mut lost_ones, mut new) = (Vec::new(), HashMap::new(), Vec::new());
         for (index, (candidate, log)) in candidates.into_iter().zip(&logs).enumerate() {
-            let Candidate { lane: topic_partition, known, other_topic, .. } = candidate;
+            let Candidate { lane: topic_partition, known, is_authoritative, other_topic, .. } = candidate;
             let (start, metadata) = (Offset::ZERO, String::new());
             let mut one = Assigned { topic_partition, start, until: None, metadata, committed: false };
             match known {
@@ -114,7 +116,7 @@ impl Starts<'_> {
                         None => (one.start, one.metadata, one.committed) = (at, metadata, known == Known::Committed),
                         Some(lost) => {
                             self.may_lose(&lost, &metadata)?;
-                            lost_ones.insert(index, (lost, metadata));
+                            lost_ones.insert(index, (lost, metadata, is_authoritative));
                             adrift.push(index);
                         }
                     }
@@ -122,12 +124,20 @@ impl Starts<'_> {
             }
             assigned.push(one);
         }
+        let (mut reads_from, mut moves) = (HashMap::new(), Vec::new());
         for (index, start) in adrift.iter().zip(self.resets(&adrift, &lanes, &logs)?) {
-            if let Some((lost, metadata)) = lost_ones.get(index) {
-                lost.warn(self.shared.config.group(), start, metadata);
-            }
             assigned[*index].start = start;
+            let Some((lost, metadata, is_authoritative)) = lost_ones.get(index) else { continue };
+            lost.warn(self.shared.config.group(), start, metadata);
+            let topic_partition = lost.lane.clone();
+            if *is_authoritative && start > lost.at {
+                assigned[*index].start = lost.at;
+                reads_from.insert(topic_partition, start);
+            } else if *is_authoritative {
+                moves.push(MovedBack { topic_partition, from: lost.at, to: start });
+            }
         }
+        self.move_back(&moves)?;
         for (index, start) in new.iter().zip(self.beginnings(&new, &lanes, &logs)?) {
             assigned[*index].start = start;
         }
@@ -136,9 +146,32 @@ impl Starts<'_> {
         }
         for (one, place) in assigned.iter_mut().zip(places) {
             one.until = self.shared.until(&one.topic_partition, one.start);
-            list.set_offset(place, one.start.get());
+            list.set_offset(place, reads_from.get(&one.topic_partition).unwrap_or(&one.start).get());
         }
         Ok(assigned)
+    }
+
+    /// Tells the authority that lanes go on before where it said.
+    pub(crate) fn move_back(&self, moves: &[MovedBack]) -> Result<(), Stopped> {
+        match &self.shared.config.recovery {
+            Some(recovery) if !moves.is_empty() => self.in_runtime(recovery.move_back(moves), "moving it back"),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Tells the authority, if there is one, where `lanes` of other logs than before start.
+    pub(crate) fn take_back(&self, lanes: &[Assigned], ids: &BTreeMap<String, String>) -> Result<(), Stopped> {
+        if !self.shared.config.recovery.as_ref().is_some_and(|recovery| recovery.is_authority()) {
+            return Ok(());
+        }
+        let names: Vec<TopicPartition> = lanes.iter().map(|one| one.topic_partition.clone()).collect();
+        let known = self.recover(&names, ids)?;
+        let moved = lanes.iter().filter_map(|one| {
+            let from = known.get(&one.topic_partition)?.start;
+            let (topic_partition, to) = (one.topic_partition.clone(), one.start);
+            (to < from).then_some(MovedBack { topic_partition, from, to })
+        });
+        self.move_back(&moved.collect::<Vec<_>>())
     }
 
     /// Looks, once for a source, at what is there: the ends of logs, and whether any of them was read before.
@@ -265,7 +298,9 @@ impl Starts<'_> {
             let lane = entry.topic_partition;
             let (mut metadata, written_for) = unstamped(&entry.metadata);
             let other_topic = written_for.zip(topic_ids.get(&*lane.topic).cloned()).filter(|(then, now)| then != now);
-            let known = match (Offset::new(entry.offset), recovered.remove(&lane)) {
+            let found = recovered.remove(&lane);
+            let is_authoritative = found.is_some() && authority.is_some();
+            let known = match (Offset::new(entry.offset), found) {
                 (Some(offset), Some(found)) if offset == found.start => {
                     Some((offset, found.metadata, Known::Committed))
                 }
@@ -282,7 +317,7 @@ impl Starts<'_> {
                     Some(StartAt::Earliest | StartAt::Latest | StartAt::Time(_)) | None => None,
                 },
             };
-            candidates.push(Candidate { place, lane, known, other_topic });
+            candidates.push(Candidate { place, lane, known, is_authoritative, other_topic });
         }
         Ok(candidates)
     }
@@ -293,36 +328,35 @@ impl Starts<'_> {
         lanes: &[TopicPartition],
         topic_ids: &BTreeMap<String, String>,
     ) -> Result<HashMap<TopicPartition, Recovered>, Stopped> {
-        let (Some(recovery), Some(runtime)) = (&self.shared.config.recovery, &self.shared.runtime) else {
+        let Some(recovery) = self.shared.config.recovery.as_ref().filter(|_| !lanes.is_empty()) else {
             return Ok(HashMap::new());
         };
-        if lanes.is_empty() {
-            return Ok(HashMap::new());
-        }
         let group = self.shared.config.group();
-        let _entered = runtime.enter();
-        let stop = || {
-            self.native.still_here();
-            self.shared.has_command()
-        };
-        let timeout = self.shared.config.within_poll_interval(self.shared.config.recovery_timeout);
-        let found = match wait(recovery.recover(lanes, topic_ids), timeout, stop) {
-            Some(Ok(found)) => found,
-            Some(Err(error)) => return Err(Stopped::Failed(error)),
-            None if self.shared.has_command() => return Err(Stopped::Command),
-            None => {
-                return Err(Stopped::Failed(Error::Unavailable(format!(
-                    "consumer group {group} has no committed offset for {} topic-partitions, and looking for their \
-                     newest objects took longer than {timeout:?}",
-                    lanes.len(),
-                ))));
-            }
-        };
+        let found = self.in_runtime(recovery.recover(lanes, topic_ids), "looking for the newest objects")?;
         for one in &found {
             let (lane, start) = (&one.topic_partition, one.start);
             tracing::info!(group, %lane, %start, "no committed offset, going on after the newest object");
         }
         Ok(found.into_iter().map(|one| (one.topic_partition.clone(), one)).collect())
+    }
+
+    /// Waits for `work`, which is done where the recovery runs; `what` says what it is.
+    fn in_runtime<T>(&self, work: impl Future<Output = Result<T, Error>>, what: &str) -> Result<T, Stopped> {
+        let _entered = self.shared.runtime.as_ref().map(tokio::runtime::Handle::enter);
+        let stop = || {
+            self.native.still_here();
+            self.shared.has_command()
+        };
+        let timeout = self.shared.config.within_poll_interval(self.shared.config.recovery_timeout);
+        match wait(work, timeout, stop) {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(error)) => Err(Stopped::Failed(error)),
+            None if self.shared.has_command() => Err(Stopped::Command),
+            None => Err(Stopped::Failed(Error::Unavailable(format!(
+                "consumer group {} has not the offsets to go on from, and {what} took longer than {timeout:?}",
+                self.shared.config.group(),
+            )))),
+        }
     }
 
     /// The ids of the topics of `lanes`, as far as the broker tells them: an old one has none. Without an answer there
