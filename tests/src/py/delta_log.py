@@ -54,12 +54,17 @@ def parquet_rows(body):
         yield {name: action for name, action in row.items() if action is not None}
 
 
+def without_nulls(action):
+    """A field that is null and one that is not there are the same."""
+    return {name: value for name, value in action.items() if value is not None}
+
+
 def apply(state, action):
     match action:
         case {"protocol": protocol}:
-            state["protocol"] = protocol
+            state["protocol"] = without_nulls(protocol)
         case {"metaData": metadata}:
-            state["metadata"] = metadata
+            state["metadata"] = without_nulls(metadata)
         case {"txn": txn}:
             state["txns"][txn["appId"]] = txn["version"]
         case {"add": add}:

@@ -39,7 +39,8 @@ class Calls(socketserver.StreamRequestHandler):
             exec(call["script"], names)  # The harness sends scripts of the tests.
             answer = {"ok": names[call["action"]](**call["request"])}
         except Exception:
-            answer = {"error": traceback.format_exc()}
+            # Without what Java says about its own way there.
+            answer = {"error": traceback.format_exc().split("JVM stacktrace:")[0].split("\n\tat ")[0]}
         self.wfile.write(json.dumps(answer, default=str).encode() + b"\n")
 
 
