@@ -44,8 +44,12 @@ pub(crate) fn all(topic: &str, bucket: &str, store: &str, seed: u64) -> Vec<Conn
         "tasks.max": "2",
     });
     let table = if seed.is_multiple_of(2) { &classic } else { &consumer };
-    let ways =
-        [("sticky", vec![&classic]), ("range", vec![&classic, &range]), ("consumer", vec![&consumer]), ("table", vec![table])];
+    let ways = [
+        ("sticky", vec![&classic]),
+        ("range", vec![&classic, &range]),
+        ("consumer", vec![&consumer]),
+        ("table", vec![table]),
+    ];
     ways.into_iter()
         .map(|(stem, changes)| {
             let name = unique(stem);

@@ -140,7 +140,10 @@ impl fmt::Display for Verdict {
             )?;
             if let Some(table) = &count.table {
                 let TableCount { version, evolutions, checkpoints, orphans } = table;
-                write!(f, "; version {version}, {evolutions} evolutions, {checkpoints} checkpoints, {orphans} orphans")?;
+                write!(
+                    f,
+                    "; version {version}, {evolutions} evolutions, {checkpoints} checkpoints, {orphans} orphans"
+                )?;
             }
         }
         Ok(())

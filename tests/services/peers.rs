@@ -32,11 +32,8 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) const SPARK: &str = concat!(include_str!("../src/py/plain.py"), include_str!("py/spark.py"));
 
 /// For [`tests::Readers::call`].
-const PEERS: &str = concat!(
-    include_str!("../src/py/plain.py"),
-    include_str!("../src/py/delta_log.py"),
-    include_str!("py/peers.py")
-);
+const PEERS: &str =
+    concat!(include_str!("../src/py/plain.py"), include_str!("../src/py/delta_log.py"), include_str!("py/peers.py"));
 
 /// A table in a directory of its own, which goes when dropped.
 pub(crate) struct Lake {
@@ -109,7 +106,8 @@ pub(crate) fn same(what: &str, left: &Seen, right: &Seen) {
 pub(crate) fn config(scene: &Scene, place: &str, schema: &str, changes: Value) -> Value {
     let mut config = example("iris-delta")["config"].clone();
     config.as_object_mut().expect("a config").remove("checkpointLocation");
-    let own = json!({"subscribe": scene.topic, "path": place, "value.converter.schema": schema, "commit.interval.ms": "200"});
+    let own =
+        json!({"subscribe": scene.topic, "path": place, "value.converter.schema": schema, "commit.interval.ms": "200"});
     for (name, value) in [own, changes].iter().filter_map(Value::as_object).flatten() {
         config[name] = value.clone();
     }
@@ -270,7 +268,11 @@ fn statistics_skip_only_files_without_hits(place: &str) -> Outcome {
 /// Tables of delta-rs with columns in an order of its own: by name, where the schema of the connector for it is.
 const OF_DELTA_RS: &[(&str, &str, &str)] = &[
     ("partitioned", "name STRING, kind STRING, small SMALLINT, day DATE, id BIGINT", "day,small,kind"),
-    ("nested", "tags MAP<STRING, INT>, id BIGINT, nested STRUCT<a: INT, items: ARRAY<STRUCT<x: STRING, y: BIGINT>>>", ""),
+    (
+        "nested",
+        "tags MAP<STRING, INT>, id BIGINT, nested STRUCT<a: INT, items: ARRAY<STRUCT<x: STRING, y: BIGINT>>>",
+        "",
+    ),
     (
         "types",
         "flag BOOLEAN, day DATE, score DOUBLE, single FLOAT, tiny TINYINT, local TIMESTAMP_NTZ, at TIMESTAMP, \

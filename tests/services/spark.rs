@@ -186,7 +186,10 @@ fn appended() -> Outcome {
 const REFUSED: &[(&str, &[&str], &str)] = &[
     (
         "constraint",
-        &["create table {t} (id bigint, name string) using delta", "alter table {t} add constraint positive check (id > 0)"],
+        &[
+            "create table {t} (id bigint, name string) using delta",
+            "alter table {t} add constraint positive check (id > 0)",
+        ],
         "CHECK constraint positive",
     ),
     (
@@ -287,11 +290,8 @@ fn beside() -> Outcome {
     let rows = by_spark(&place)?.rows;
     let appended = done["appends"].as_i64().unwrap_or_default() * 10;
     for (writer, count) in [("sluice", produced), ("stream", produced), ("loop", appended)] {
-        let mut numbers: Vec<i64> = rows
-            .iter()
-            .filter(|row| row["writer"] == json!(writer))
-            .filter_map(|row| row["number"].as_i64())
-            .collect();
+        let mut numbers: Vec<i64> =
+            rows.iter().filter(|row| row["writer"] == json!(writer)).filter_map(|row| row["number"].as_i64()).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, (0..count).collect::<Vec<i64>>(), "{writer}");
     }
