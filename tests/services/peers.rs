@@ -93,12 +93,19 @@ pub(crate) fn seen_by_all(place: &str, version: Option<u64>) -> Result<Seen, Err
     Ok(by_log)
 }
 
-/// Fails with the first row that differs.
+/// Fails with the rows that only one of them has.
 pub(crate) fn same(what: &str, left: &Seen, right: &Seen) {
     assert_eq!(left.columns, right.columns, "{what}");
-    for (left, right) in left.rows.iter().zip(&right.rows) {
-        assert_eq!(left, right, "{what}");
-    }
+    let only = |one: &Seen, other: &Seen| -> Vec<String> {
+        one.rows.iter().filter(|row| !other.rows.contains(row)).take(10).map(Value::to_string).collect()
+    };
+    let (left_only, right_only) = (only(left, right), only(right, left));
+    assert!(
+        left_only.is_empty() && right_only.is_empty(),
+        "{what}: only left:\n{}\nonly right:\n{}",
+        left_only.join("\n"),
+        right_only.join("\n")
+    );
     assert_eq!(left.rows.len(), right.rows.len(), "{what}");
 }
 

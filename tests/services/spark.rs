@@ -28,6 +28,11 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Kafka, Need::Minio, Need::Spark],
         run: moved_over,
     },
+    Test {
+        name: "of_bad_records_permissive_makes_what_spark_makes",
+        needs: &[Need::Kafka, Need::Minio, Need::Spark],
+        run: permissive,
+    },
 ];
 
 /// A table that Spark makes, and how it is written to.
@@ -331,5 +336,46 @@ fn moved_over() -> Outcome {
     let (ours, theirs) = (by_spark(&ours)?, by_spark(&theirs)?);
     assert_eq!(theirs.rows.len(), 300);
     same("the table of the connector and that of the job", &ours, &theirs);
+    Ok(())
+}
+
+/// Values that are no irises, or not quite.
+const ODD: &[&str] = &[
+    r#"{"number": 1, "single": 1.5, "name": "right", "at": "2026-01-01T00:00:00Z", "items": [{"x": 1}]}"#,
+    "not json",
+    r#"{"number": 2"#,
+    r#"{"number": 3} "#,
+    r#"{"number": "4"}"#,
+    r#"{"number": 5.5, "name": "a"}"#,
+    r#"{"number": 9223372036854775808}"#,
+    r#"{"small": 2147483648, "name": "b"}"#,
+    r#"{"single": "6.5"}"#,
+    r#"{"single": 7}"#,
+    r#"{"single": true, "number": 8}"#,
+    r#"{"flag": "true"}"#,
+    r#"{"flag": 1}"#,
+    r#"{"at": "yesterday", "number": 10}"#,
+    r#"{"day": "2026-13-01", "number": 11}"#,
+    r#"{"items": {"x": 1}, "number": 12}"#,
+    r#"{"unknown": 1}"#,
+    "{}",
+    "[]",
+    r#"{"number": null, "name": null}"#,
+];
+
+fn permissive() -> Outcome {
+    let (scene, lake) = (Scene::new("permissive", 1)?, Lake::new("permissive")?);
+    let place = lake.place("table");
+    let schema = "number BIGINT, small INT, single FLOAT, name STRING, flag BOOLEAN, at TIMESTAMP, day DATE, \
+        items ARRAY<STRUCT<x: INT>>, _corrupt_record STRING";
+    let produced: Vec<_> = ODD.iter().map(|text| at(0, *text)).collect();
+    scene.kafka.produce(&scene.topic, &produced)?;
+    let changes = json!({"value.converter.schema.mode": "PERMISSIVE", "value.converter.schema.corrupt.column": "_corrupt_record"});
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &place, schema, changes))?;
+    scene.wait_committed(&[ODD.len() as i64])?;
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    let theirs: Seen = Services::spark()?.call(SPARK, "parsed", &json!({"lines": ODD, "schema": schema}))?;
+    same("bad records", &by_spark(&place)?, &theirs);
     Ok(())
 }
