@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tests::ring::{Outcome, Test};
-use tests::{Error, Need, Record, Services, Sluice};
+use tests::{Error, Need, Record, Services, Sluice, unique};
 
 use crate::support::{Scene, at, example};
 
@@ -186,6 +186,10 @@ fn orders() -> Value {
     ]})
 }
 
+fn text(value: Option<Vec<u8>>) -> String {
+    String::from_utf8(value.unwrap_or_default()).unwrap_or_default()
+}
+
 /// Without a schema for the values.
 fn inferring(scene: &Scene, place: &str, changes: Value) -> Value {
     let mut config = config(scene, place, changes);
@@ -214,7 +218,10 @@ fn columns_of_the_table() -> Outcome {
     let records: Vec<Record> = good.iter().chain(&bad).map(|value| at(0, value.to_string())).collect();
     scene.kafka.produce(&scene.topic, &records)?;
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
-    let changes = json!({"partitionBy": "day", "errors.tolerance": "all", "errors.log.enable": "true", "errors.log.include.messages": "true"});
+    let dead = unique("dead");
+    let changes = json!({"partitionBy": "day", "errors.tolerance": "all", "errors.log.enable": "true",
+        "errors.log.include.messages": "true", "errors.deadletterqueue.topic.name": dead,
+        "errors.deadletterqueue.topic.replication.factor": "1"});
     sluice.create(&scene.connector, &inferring(&scene, &lake.place, changes))?;
     scene.wait_committed(&[8])?;
     let rows = lake.ask("rows", json!({}))?;
@@ -230,6 +237,9 @@ fn columns_of_the_table() -> Outcome {
     let description = lake.ask("description", json!({}))?;
     assert_eq!(description["columns"], json!(["day", "id", "price", "at", "place", "count", "note"]));
     assert_eq!(sluice.metric("sluice_rejected_records_total", &scene.connector)?, 5);
+    let letters = scene.kafka.consume(&unique("reader"), &dead, bad.len())?;
+    let letters: Vec<String> = letters.into_iter().map(|letter| text(letter.value)).collect();
+    assert_eq!(letters, bad.each_ref().map(Value::to_string));
     let log = sluice.log();
     for reason in ["price", "id: is INTEGER in", "NOT NULL", "count", "ID"] {
         assert!(log.contains(reason), "{reason} is not in {log}");
@@ -373,7 +383,7 @@ fn killed() -> Outcome {
 
 fn directory() -> Outcome {
     let scene = Scene::new("directory", 2)?;
-    let directory = std::env::temp_dir().join(tests::unique("lake"));
+    let directory = std::env::temp_dir().join(unique("lake"));
     std::fs::create_dir_all(&directory)
         .map_err(|error| Error::Call { what: "mkdir".to_owned(), why: error.to_string() })?;
     let lake = Lake { scene: &scene, place: directory.join("table").display().to_string() };
