@@ -13,10 +13,12 @@ mod harness;
 mod main_job;
 mod memory;
 mod outside;
+mod peers;
 mod recovery;
 mod registry;
 mod registry_access;
 mod settings;
+mod spark;
 mod spark_options;
 mod store_faults;
 mod store_features;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
             types::TESTS,
             delta::TESTS,
             spark_options::TESTS,
+            peers::TESTS,
+            spark::TESTS,
             views::TESTS,
             memory::TESTS,
             conformance::TESTS,

@@ -27,6 +27,7 @@ use crate::offsets_import::as_positions;
 use crate::orphans::{Cleaner, Cleaning};
 use crate::recipe::{self, Dry, FREE_PREFIXES};
 use crate::spark_options;
+use crate::table_owner;
 use crate::table_positions;
 use crate::topics::{Noting, TopicsRead};
 use crate::worker::Worker;
@@ -200,7 +201,7 @@ impl House {
         let (probe, on_existing) = (probe?, OnExisting::new(&settings)?);
         let table = match connector.build {
             Destination::Objects => None,
-            Destination::Table => Some(self.table(&task, &given, &store, probe, seed).await?),
+            Destination::Table => Some(self.table(&task, [&given, &settings], &store, probe, seed).await?),
         };
         if task.task == 0 {
             info!(connector = %task.connector, "{}", self.guarantee(&task.connector, &given, Some(probe))?);
@@ -258,11 +259,12 @@ impl House {
         task.run(control).await
     }
 
-    /// The table of the connector that `given` describes, in a store of which this was found out.
+    /// The table of the connector that `given` describes, and these settings of its lanes, in a store of which this was found
+    /// out.
     async fn table(
         &self,
         task: &TaskId,
-        given: &Settings,
+        [given, of_lanes]: [&Settings; 2],
         store: &Store,
         probe: Probe,
         seed: u64,
@@ -272,7 +274,10 @@ impl House {
         }
         let clock = self.clock.clone();
         let now_ms = Arc::new(move || clock.now_ms());
-        self.tables.open(&task.connector, given, store, &self.table_metrics, now_ms, seed).await
+        let table = self.tables.open(&task.connector, given, store, &self.table_metrics, now_ms, seed).await?;
+        let consumer = self.consumer(&task.connector, of_lanes)?.properties;
+        table_owner::claim(store, table.location(), &task.connector, consumer).await?;
+        Ok(table)
     }
 
     /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.

@@ -409,6 +409,10 @@ impl Recovery for TableRecovery {
         let table = self.table.location();
         let why = match (metadata.is_empty(), sealed_by(metadata)) {
             (true, _) => return Ok(()),
+            (false, Some(id)) if self.table.known().id.as_ref() == Some(&id) => format!(
+                "was written up to offset {offset} to {table}, which has forgotten it: delta.setTransactionRetentionDuration of the \
+                 table is shorter than this pause was. Look for the last offset in the table."
+            ),
             (false, Some(id)) => format!(
                 "was written up to offset {offset} to the table {id}, but {table} does not know it: was that table lost, or path changed?"
             ),

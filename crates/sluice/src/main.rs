@@ -34,6 +34,7 @@ mod signals;
 mod spark_checkpoint;
 mod spark_options;
 mod table;
+mod table_owner;
 mod table_positions;
 mod topics;
 mod validate;
