@@ -1,6 +1,7 @@
 //! Whole tasks that write to a Delta table: crashes, zombies and a store that fails and does what it says it did not do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use writer::{
 use crate::recipe::recipe;
 
 const GROUP: &str = "connect-c";
-const LANES: i32 = 2;
+const LANES: i32 = 4;
 
 struct Wall(Instant);
 
@@ -60,16 +61,29 @@ impl Recovery for Authority {
     }
 }
 
+/// What the log lists.
+#[derive(Default)]
+struct Listed {
+    /// How often each record of each lane is there.
+    counts: BTreeMap<(i64, i64), usize>,
+    /// Files with rows of several lanes.
+    shared: usize,
+    files: usize,
+}
+
 struct World {
     log: MemoryLog,
     objects: Arc<InMemory>,
     faulty: FaultyStore,
     wall: Arc<Wall>,
+    /// Makes names of files differ.
+    names: Arc<AtomicU64>,
     seed: u64,
 }
 
 struct Running {
     member: MemberId,
+    table: Table,
     task: JoinHandle<Result<(), TaskError>>,
 }
 
@@ -93,10 +107,11 @@ impl World {
                 _ => Fate::Fine,
             }
         });
-        World { log, objects, faulty, wall: Arc::new(Wall(Instant::now())), seed }
+        World { log, objects, faulty, wall: Arc::new(Wall(Instant::now())), names: Arc::default(), seed }
     }
 
-    async fn start(&self, life: u64) -> Option<Running> {
+    /// A task in a process of its own, or in the one that keeps `table`.
+    async fn start(&self, life: u64, table: Option<Table>) -> Option<Running> {
         let rules = RetryRules {
             attempts: 2,
             backoff: Duration::from_millis(20),
@@ -116,8 +131,12 @@ impl World {
             now_ms: Arc::new(move || clock.now_ms()),
             seed: self.seed * 1_000 + life,
             metrics: delta::Metrics::default().table("c", "t"),
+            encoded: Arc::new(|_| ()),
         };
-        let table = Table::open(store.clone(), options).await.ok()?;
+        let table = match table {
+            Some(table) => table,
+            None => Table::open(store.clone(), options).await.ok()?,
+        };
         let pairs = vec![
             ("topics.dir", "t/_sluice".to_owned()),
             ("flush.size", "11".to_owned()),
@@ -128,8 +147,12 @@ impl World {
         let (mut recipe, schemas) = recipe(&pairs, 0, limits, &store);
         recipe.files.format = Arc::new(TableFormat::new(ParquetFormat::new("snappy").expect("a codec"), []));
         recipe.partitioner = Box::new(|| Box::new(ColumnsPartitioner::new(Vec::new())));
-        recipe.files.object_key =
-            Arc::new(move |_, lane, _, first| format!("t/{}+{first}-{life}.parquet", lane.partition));
+        let names = self.names.clone();
+        recipe.files.object_key = Arc::new(move |_, lane, _, first| {
+            format!("t/{}+{first}-{:016x}.parquet", lane.partition, names.fetch_add(1, Ordering::Relaxed))
+        });
+        // Some lives have files of their own.
+        recipe.files.shared_bytes = if life.is_multiple_of(5) { 0 } else { 1 << 20 };
         let authority: Arc<dyn Recovery> = Arc::new(Authority(table.clone()));
         let source = self.log.join_with(GROUP, Subscription::Topics(vec!["t".to_owned()]), Some(authority));
         let member = source.id();
@@ -137,7 +160,7 @@ impl World {
         let task = Task {
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
-            committer: Arc::new(DeltaCommitter::new(objects, table, "c", Duration::from_millis(500))),
+            committer: Arc::new(DeltaCommitter::new(objects, table.clone(), "c")),
             dead_letters: None,
             schemas: Arc::new(schemas),
             budget: Budget::new(64 << 20),
@@ -151,12 +174,11 @@ impl World {
             let _steering = steering;
             task.run(control).await
         });
-        Some(Running { member, task })
+        Some(Running { member, table, task })
     }
 
-    /// How often each record of a lane is in the files that the log lists.
-    async fn counts(&self, lane: i32) -> BTreeMap<i64, usize> {
-        let mut counts = BTreeMap::new();
+    async fn listed(&self) -> Listed {
+        let mut listed = Listed::default();
         for version in 0.. {
             let Ok(commit) = self.objects.get(&Path::from(format!("t/_delta_log/{version:020}.json"))).await else {
                 break;
@@ -164,24 +186,25 @@ impl World {
             let text = commit.bytes().await.expect("in memory");
             for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 let line: Value = serde_json::from_slice(line).expect("JSON");
-                let Some(name) = line["add"]["path"].as_str().filter(|name| name.starts_with(&format!("{lane}+")))
-                else {
-                    continue;
-                };
+                let Some(name) = line["add"]["path"].as_str() else { continue };
                 let file =
                     self.objects.get(&Path::from(format!("t/{name}"))).await.expect("what the log lists is there");
                 let rows = read_parquet(file.bytes().await.expect("in memory"));
-                let numbers = rows.column_by_name("n").expect("a column").as_primitive::<Int64Type>();
-                for number in numbers.iter().flatten() {
-                    *counts.entry(number).or_default() += 1;
+                let column = |name: &str| rows.column_by_name(name).expect("a column").as_primitive::<Int64Type>();
+                let mut lanes = BTreeSet::new();
+                for (lane, number) in column("lane").values().iter().zip(column("n").values()) {
+                    *listed.counts.entry((*lane, *number)).or_default() += 1;
+                    lanes.insert(*lane);
                 }
+                listed.files += 1;
+                listed.shared += usize::from(lanes.len() > 1);
             }
         }
-        counts
+        listed
     }
 }
 
-async fn live(seed: u64) {
+async fn live(seed: u64) -> Listed {
     let faults_until = Instant::now() + Duration::from_secs(45);
     let world = World::new(seed, faults_until);
     let mut dice = StdRng::seed_from_u64(seed ^ 0xD1CE);
@@ -189,11 +212,12 @@ async fn live(seed: u64) {
     while Instant::now() < faults_until {
         while running.len() < 2 {
             life += 1;
-            running.extend(world.start(life).await);
+            let beside = running.first().map(|one: &Running| one.table.clone()).filter(|_| dice.random_bool(0.4));
+            running.extend(world.start(life, beside).await);
         }
-        let lane = dice.random_range(0..LANES);
-        for _ in 0..dice.random_range(0..30) {
-            let value = format!(r#"{{"n":{}}}"#, produced[lane as usize]);
+        for _ in 0..dice.random_range(0..60) {
+            let lane = dice.random_range(0..LANES);
+            let value = format!(r#"{{"lane":{lane},"n":{}}}"#, produced[lane as usize]);
             world.log.produce("t", lane, None, Some(value.as_bytes()), 0, Vec::new());
             produced[lane as usize] += 1;
         }
@@ -231,7 +255,7 @@ async fn live(seed: u64) {
         while !is_done() {
             if last.as_ref().is_none_or(|last| last.task.is_finished()) {
                 life += 1;
-                last = world.start(life).await;
+                last = world.start(life, None).await;
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -242,18 +266,23 @@ async fn live(seed: u64) {
     // What dead workers sent may still arrive.
     sleep(Duration::from_secs(20)).await;
     last.iter().for_each(|one| one.task.abort());
-    for number in 0..LANES {
-        let counts = world.counts(number).await;
-        let whole: BTreeMap<i64, usize> = (0..produced[number as usize]).map(|n| (n, 1)).collect();
-        assert_eq!(counts, whole, "seed {seed}, lane {number}");
+    let listed = world.listed().await;
+    let whole = (0..LANES).flat_map(|lane| (0..produced[lane as usize]).map(move |n| ((i64::from(lane), n), 1)));
+    assert_eq!(listed.counts, whole.collect(), "seed {seed}");
+    for number in (0..LANES).filter(|number| produced[*number as usize] > 0) {
         let metadata = world.log.committed(GROUP, &lane(number)).map(|(_, metadata)| metadata).unwrap_or_default();
-        assert!(counts.is_empty() || metadata.starts_with(r#"{"delta":"#), "the offset names the table: {metadata}");
+        assert!(metadata.starts_with(r#"{"delta":"#), "the offset names the table: {metadata}");
     }
+    listed
 }
 
 #[tokio::test(start_paused = true)]
 async fn crashes_zombies_and_faults_leave_every_record_in_the_table_once() {
-    for seed in 0..12 {
-        live(seed).await;
+    let (mut files, mut shared) = (0, 0);
+    for seed in 0..16 {
+        let listed = live(seed).await;
+        files += listed.files;
+        shared += listed.shared;
     }
+    assert!(shared > files / 8 && shared > 100, "{shared} of {files} files are shared: the lanes had little in common");
 }

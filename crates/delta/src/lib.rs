@@ -21,6 +21,9 @@ mod log;
 mod metrics;
 mod open;
 mod protocol;
+mod shared;
+#[cfg(test)]
+mod shared_tests;
 mod stats;
 mod table;
 #[cfg(test)]
@@ -30,4 +33,4 @@ mod upkeep;
 pub use committer::{DeltaCommitter, app_id, sealed_by};
 pub use decide::Wish;
 pub use metrics::{Metrics, TableMetrics};
-pub use table::{CommitError, Known, NewFile, Proposal, Table, TableOptions};
+pub use table::{CommitError, Committed, Known, NewFile, NewRows, Proposal, Table, TableOptions};

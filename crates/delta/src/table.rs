@@ -8,13 +8,16 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
-use writer::{FileStatistics, Store};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
+use writer::{FileRows, FileStatistics, PublishedFile, Store};
 
-use crate::commit::Keeper;
+use crate::columns::Of;
+use crate::commit::{Keeper, Next};
 use crate::decide::Wish;
 use crate::log::Log;
 use crate::metrics::TableMetrics;
+use crate::shared::{Answer, Batch, FileMaker};
 
 /// What a table is made with, and how it is written to.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ pub struct TableOptions {
     pub seed: u64,
     /// What is counted.
     pub metrics: TableMetrics,
+    /// Is told how many bytes of files that lanes share are in memory, beside their rows.
+    pub encoded: Arc<dyn Fn(usize) + Send + Sync>,
 }
 
 impl fmt::Debug for TableOptions {
@@ -58,13 +63,43 @@ pub struct NewFile {
     pub statistics: FileStatistics,
 }
 
+/// Rows that become part of the table in a file that lanes may share.
+#[derive(Debug, Clone)]
+pub struct NewRows {
+    /// The rows.
+    pub rows: FileRows,
+    /// Their columns, as [`NewFile::schema`].
+    pub schema: SchemaRef,
+    /// For each partition column its value as text.
+    pub partition_values: Map<String, Value>,
+}
+
 /// What one lane wants in the table.
 #[derive(Debug, Clone)]
 pub struct Proposal {
     /// Which records.
     pub wish: Wish,
-    /// The files that hold them.
+    /// The files that hold them ...
     pub files: Vec<NewFile>,
+    /// ... and those of their rows that are in none.
+    pub rows: Vec<NewRows>,
+}
+
+impl Proposal {
+    /// The columns of everything in it, and what has them.
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = (&SchemaRef, Of)> {
+        let of_files = self.files.iter().map(|file| (&file.schema, Of::File));
+        of_files.chain(self.rows.iter().map(|rows| (&rows.schema, Of::Rows)))
+    }
+}
+
+/// Where a proposal is in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The version that it is in, or a later one.
+    pub version: u64,
+    /// What its rows became.
+    pub shared: Vec<PublishedFile>,
 }
 
 /// Why a proposal is not in the table.
@@ -94,15 +129,18 @@ pub struct Known {
     pub partition_columns: Vec<String>,
 }
 
-pub(crate) enum Request {
-    Commit { proposal: Proposal, reply: oneshot::Sender<Result<u64, CommitError>> },
-    Look { reply: oneshot::Sender<Result<Known, CommitError>> },
+/// A proposal on its way to the table's task.
+struct Request {
+    proposal: Proposal,
+    reply: oneshot::Sender<Answer>,
+    asked_at: Instant,
 }
 
 /// A handle to a table. The table's task ends with the last one.
 #[derive(Clone)]
 pub struct Table {
     requests: mpsc::UnboundedSender<Request>,
+    keeper: Arc<tokio::sync::Mutex<Keeper>>,
     known: Arc<Mutex<Known>>,
     location: Arc<str>,
 }
@@ -119,28 +157,29 @@ impl Table {
     pub async fn open(store: Store, options: TableOptions) -> Result<Table, CommitError> {
         let known: Arc<Mutex<Known>> = Arc::default();
         let location = options.location.as_str().into();
+        let maker = FileMaker::new(&store, &options);
         let log = Log::new(store, &options.location).map_err(CommitError::Refused)?;
         let mut keeper = Keeper::new(log, options, known.clone());
         keeper.reload().await?;
         keeper.check()?;
         let (requests, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(keep(keeper, inbox));
-        Ok(Table { requests, known, location })
+        let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
+        tokio::spawn(keep(keeper.clone(), maker, inbox));
+        Ok(Table { requests, keeper, known, location })
     }
 
-    /// Makes `proposal` a part of the table, together with what other lanes propose at the same time; the version that it is
-    /// in, or was in already. Dropping the future takes nothing back.
-    pub async fn commit(&self, proposal: Proposal) -> Result<u64, CommitError> {
+    /// Makes `proposal` a part of the table, together with what other lanes propose at the same time. A store that does not
+    /// answer is asked again without end. Dropping the future takes back what is not on its way; what is may still happen.
+    pub async fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.requests.send(Request::Commit { proposal, reply });
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        let _ = self.requests.send(Request { proposal, reply, asked_at: Instant::now() });
+        let gone = |_| Err(CommitError::Unanswered("the task that keeps the table ended".to_owned()));
+        answer.await.unwrap_or_else(gone)
     }
 
     /// Reads what others committed; what is known then.
     pub async fn look(&self) -> Result<Known, CommitError> {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.requests.send(Request::Look { reply });
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        self.keeper.lock().await.look().await
     }
 
     /// What is known without asking the store.
@@ -159,17 +198,14 @@ impl Table {
     }
 }
 
-fn gone() -> CommitError {
-    CommitError::Unanswered("the task that keeps the table ended".to_owned())
-}
-
-/// Serves requests until no handle is left.
-async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>) {
+/// Serves proposals until no handle is left. While files are made for one commit, the next gathers.
+async fn keep(keeper: Arc<tokio::sync::Mutex<Keeper>>, maker: FileMaker, mut inbox: mpsc::UnboundedReceiver<Request>) {
+    let linger = keeper.lock().await.linger();
     while let Some(first) = inbox.recv().await {
-        let since = Instant::now();
+        let since = first.asked_at;
         let mut requests = vec![first];
         // Lanes that cut at the same time come one after the other; they share a commit.
-        let until = since + keeper.linger();
+        let until = since + linger;
         let mut is_over = false;
         while !is_over {
             tokio::select! {
@@ -181,25 +217,24 @@ async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>) {
                 () = sleep_until(until) => is_over = true,
             }
         }
-        let (mut proposals, mut looks) = (Vec::new(), Vec::new());
-        for request in requests {
-            match request {
-                // A lane that is gone wants nothing any more.
-                Request::Commit { proposal, reply } if !reply.is_closed() => proposals.push((proposal, reply)),
-                Request::Commit { .. } => {}
-                Request::Look { reply } => looks.push(reply),
-            }
-        }
-        if !looks.is_empty() {
-            let answer = keeper.look().await;
-            for reply in looks {
-                let _ = reply.send(answer.clone());
-            }
-        }
+        let proposals = requests.into_iter().map(|request| (request.proposal, request.reply)).collect();
         for group in groups(proposals) {
-            let (proposals, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            for (answer, reply) in keeper.commit(&proposals, since).await.into_iter().zip(replies) {
-                let _ = reply.send(answer);
+            commit(&keeper, &maker, Batch::new(group, since)).await;
+        }
+    }
+}
+
+/// Works until every lane of `batch` has its answer or is gone.
+async fn commit(keeper: &tokio::sync::Mutex<Keeper>, maker: &FileMaker, mut batch: Batch) {
+    loop {
+        batch.forget_gone();
+        let next = keeper.lock().await.commit(&mut batch).await;
+        match next {
+            Next::Answered => return,
+            Next::Files { columns } => maker.make_files(&mut batch, &columns).await,
+            Next::Again(why) => {
+                warn!(%why, "the table does not answer, committing again");
+                sleep(maker.redelivery()).await;
             }
         }
     }

@@ -20,7 +20,7 @@ use writer::{
 
 use crate::consumer::{self, Consumer, consumer};
 use crate::dead_letters;
-use crate::delta_connector::{self, TableRecovery, Tables};
+use crate::delta_connector::{self, Surroundings, TableRecovery, Tables};
 use crate::guarantee;
 use crate::offsets::Group;
 use crate::orphans::{Cleaner, Cleaning};
@@ -221,8 +221,7 @@ impl House {
         let mut committer: Arc<dyn Committer> = Arc::new(ObjectCommitter::new(store.clone(), on_existing));
         if let Some(table) = &table {
             delta_connector::fit_recipe(&mut recipe, &settings, table, seed)?;
-            let wait = store.rules().redelivery;
-            committer = Arc::new(DeltaCommitter::new(committer, Table::clone(table), &task.connector, wait));
+            committer = Arc::new(DeltaCommitter::new(committer, Table::clone(table), &task.connector));
         }
         let queues = self.budget.share();
         queues.resize(source_config.fetch_bytes + source_config.queue_bytes_max);
@@ -261,9 +260,16 @@ impl House {
             let why = format!("a table needs a store that refuses to overwrite its commits; {store}: {found}");
             return Err(TaskError::Refused(why));
         }
-        let clock = self.clock.clone();
-        let now_ms = Arc::new(move || clock.now_ms());
-        self.tables.open(&task.connector, given, store, &self.table_metrics, now_ms, seed).await
+        let (clock, share) = (self.clock.clone(), self.budget.share());
+        // It shrinks by itself when the store has answered.
+        share.leave();
+        let surroundings = Surroundings {
+            metrics: &self.table_metrics,
+            now_ms: Arc::new(move || clock.now_ms()),
+            encoded: Arc::new(move |bytes| share.resize(bytes)),
+            seed,
+        };
+        self.tables.open(&task.connector, given, store, surroundings).await
     }
 
     /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.

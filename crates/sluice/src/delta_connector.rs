@@ -290,6 +290,16 @@ pub(crate) fn guarantee(settings: &Settings) -> Result<String, Invalid> {
     ))
 }
 
+/// What a process gives its tables.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) metrics: &'a delta::Metrics,
+    /// Wall clock in milliseconds.
+    pub(crate) now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Counts bytes of files that lanes share in the memory budget.
+    pub(crate) encoded: Arc<dyn Fn(usize) + Send + Sync>,
+    pub(crate) seed: u64,
+}
+
 /// The tables of a process: tasks of one connector share one.
 #[derive(Default)]
 pub(crate) struct Tables(tokio::sync::Mutex<BTreeMap<String, std::sync::Weak<Table>>>);
@@ -301,22 +311,21 @@ impl Tables {
         name: &str,
         settings: &Settings,
         store: &writer::Store,
-        metrics: &delta::Metrics,
-        now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
-        seed: u64,
+        surroundings: Surroundings<'_>,
     ) -> Result<Arc<Table>, pipeline::TaskError> {
         let place = Place::parse(&settings.required_string(&PATH)?).map_err(|why| Invalid::new(PATH.name, why))?;
         let interval = settings.millis(&COMMIT_INTERVAL_MS)?.unwrap_or_default();
         let partition_columns = settings.is_set(&PARTITION_BY).then(|| settings.list(&PARTITION_BY)).transpose()?;
         let options = TableOptions {
-            metrics: metrics.table(name, settings.text(&PATH).unwrap_or_default()),
+            metrics: surroundings.metrics.table(name, settings.text(&PATH).unwrap_or_default()),
             location: place.location,
             partition_columns,
             properties: properties(settings),
             merge_schema: settings.boolean(&MERGE_SCHEMA)?,
             linger: (interval / 10).min(LINGER_MAX),
-            now_ms,
-            seed,
+            now_ms: surroundings.now_ms,
+            seed: surroundings.seed,
+            encoded: surroundings.encoded,
         };
         let mut tables = self.0.lock().await;
         let key = format!("{name} {} {}", store.name(), options.location);
@@ -346,11 +355,17 @@ fn properties(settings: &Settings) -> Map<String, Value> {
     of_table.map(|(name, text)| (name.clone(), json!(text))).collect()
 }
 
+/// Bytes of rows that a lane holds in one file before the file gets an encoder and is the lane's own. Its Parquet is some
+/// megabytes then, which is worth a file.
+const SHARED_BYTES: usize = 32 * 1024 * 1024;
+
 /// Makes lanes write the files of `table`.
 pub(crate) fn fit_recipe(recipe: &mut Recipe, settings: &Settings, table: &Table, seed: u64) -> Result<(), Invalid> {
     let columns = table.known().partition_columns;
     let format = TableFormat::new(ParquetFormat::from_settings(settings)?, columns.clone());
     recipe.files.format = Arc::new(format);
+    // Tags of an object tell offsets, which an object of many topic-partitions has not.
+    recipe.files.shared_bytes = if recipe.files.tagging.is_none() { SHARED_BYTES } else { 0 };
     recipe.partitioner = Box::new(move || Box::new(ColumnsPartitioner::new(columns.clone())));
     let extension = recipe.files.format.extension().to_owned();
     let (location, names) = (table.location().to_owned(), Mutex::new(StdRng::seed_from_u64(seed)));

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StructArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Float64Type, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
@@ -49,14 +49,13 @@ impl Format for TableFormat {
     }
 
     fn open(&self, schema: &SchemaRef, _: Option<&ValueSchema>, _: &FileFooter) -> Result<Box<dyn Encoder>, String> {
-        let kept: Vec<usize> =
-            (0..schema.fields().len()).filter(|column| !self.in_paths.contains(schema.field(*column).name())).collect();
-        let fields: Fields = kept.iter().map(|column| in_table(&schema.fields()[*column])).collect();
+        let kept = schema.fields().iter().filter(|field| !self.in_paths.contains(field.name()));
+        let fields: Fields = kept.map(in_table).collect();
         if fields.is_empty() {
             return Err("no column is left for the file: all of them stand in its path".to_owned());
         }
         let parquet = self.parquet.encoder(&Arc::new(Schema::new(fields.clone())))?;
-        Ok(Box::new(TableEncoder { parquet, kept, nan: NanLeaves::new(&fields), fields }))
+        Ok(Box::new(TableEncoder { parquet, nan: NanLeaves::new(&fields), fields }))
     }
 
     fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead {
@@ -79,26 +78,63 @@ fn type_in_table(data_type: &DataType) -> DataType {
     }
 }
 
+/// The same rows with the columns `fields`, found by name: what the rows lack is null, what is of a narrower type is
+/// widened. The error names the column that cannot be had.
+pub(crate) fn with_columns(rows: &StructArray, fields: &Fields) -> Result<StructArray, String> {
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.len());
+    let mut next = 0;
+    for field in fields {
+        // They mostly come in the same order.
+        let found = (next..rows.fields().len()).chain(0..next).find(|at| rows.fields()[*at].name() == field.name());
+        columns.push(match found {
+            Some(at) => {
+                next = at + 1;
+                as_type(rows.column(at), field.data_type()).map_err(|why| format!("column {}: {why}", field.name()))?
+            }
+            None => new_null_array(field.data_type(), rows.len()),
+        });
+    }
+    StructArray::try_new_with_length(fields.clone(), columns, rows.nulls().cloned(), rows.len())
+        .map_err(|error| error.to_string())
+}
+
+fn as_type(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
+    match (column.data_type(), to) {
+        (from, to) if from == to => Ok(Arc::clone(column)),
+        (DataType::Struct(_), DataType::Struct(fields)) => Ok(Arc::new(with_columns(column.as_struct(), fields)?)),
+        (DataType::List(_), DataType::List(element)) => {
+            let list = column.as_list::<i32>();
+            let values = as_type(list.values(), element.data_type())?;
+            let list = ListArray::try_new(Arc::clone(element), list.offsets().clone(), values, list.nulls().cloned());
+            Ok(Arc::new(list.map_err(|error| error.to_string())?))
+        }
+        (DataType::Map(_, _), DataType::Map(entries, sorted)) => {
+            let map = column.as_map();
+            let DataType::Struct(fields) = entries.data_type() else { return Err(format!("{to} is no map")) };
+            // Key and value are known by their place.
+            let columns = map.entries().columns().iter().zip(fields).map(|(one, to)| as_type(one, to.data_type()));
+            let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
+            let rows = StructArray::try_new(fields.clone(), columns, None).map_err(|error| error.to_string())?;
+            let map =
+                MapArray::try_new(Arc::clone(entries), map.offsets().clone(), rows, map.nulls().cloned(), *sorted);
+            Ok(Arc::new(map.map_err(|error| error.to_string())?))
+        }
+        (_, to) => cast(column, to).map_err(|error| error.to_string()),
+    }
+}
+
 struct TableEncoder {
     parquet: ParquetEncoder,
-    /// The columns of rows that go into the file, and what they become.
-    kept: Vec<usize>,
+    /// The columns of the file.
     fields: Fields,
     nan: NanLeaves,
 }
 
 impl TableEncoder {
     fn fit(&mut self, rows: &StructArray) -> Result<StructArray, String> {
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.kept.len());
-        for (column, field) in self.kept.iter().zip(&self.fields) {
-            let column = rows.columns().get(*column).ok_or("the rows lack a column of their schema")?;
-            columns.push(match column.data_type() == field.data_type() {
-                true => Arc::clone(column),
-                false => cast(column, field.data_type()).map_err(|error| error.to_string())?,
-            });
-        }
-        self.nan.look(&columns);
-        Ok(StructArray::new(self.fields.clone(), columns, rows.nulls().cloned()))
+        let rows = with_columns(rows, &self.fields)?;
+        self.nan.look(rows.columns());
+        Ok(rows)
     }
 }
 
