@@ -40,6 +40,7 @@ impl DeltaCommitter {
         let app_id = app_id(&self.connector, &first.topic_partition);
         let wish = Wish { app_id, start: first.cut.start().get(), end: first.cut.end().get() };
         let columns = self.table.peek(|known| known.partition_columns.clone());
+        let written_ms = self.table.now_ms();
         let mut proposal = Proposal { wish, files: Vec::new(), rows: Vec::new() };
         for file in files {
             let refused =
@@ -61,6 +62,7 @@ impl DeltaCommitter {
                         schema,
                         partition_values: values,
                         statistics: file.statistics.clone().ok_or_else(|| refused("its format tells no statistics"))?,
+                        written_ms,
                     });
                 }
             }

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
-use writer::{Committer, Error, FileRows, ObjectCommitter, OnExisting, PublishError, PublishedFile, Store};
+use writer::{
+    Committer, Error, FileRows, FinishedFile, ObjectCommitter, OnExisting, PublishError, PublishedFile, Store,
+};
 
 use crate::columns::columns_for;
 use crate::decide::is_whole;
@@ -99,9 +101,9 @@ impl Batch {
         }
     }
 
-    fn refuse_all(&mut self, why: &str) {
-        for number in 0..self.entries.len() {
-            self.refuse(number, CommitError::Refused(why.to_owned()));
+    fn refuse_owners(&mut self, parts: &[Part], why: &str) {
+        for (number, _) in parts {
+            self.refuse(*number, CommitError::Refused(why.to_owned()));
         }
     }
 
@@ -179,6 +181,7 @@ pub(crate) struct FileMaker {
     objects: ObjectCommitter,
     location: Arc<str>,
     redelivery: Duration,
+    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     encoded: Encoded,
     /// KiB of rows that may be encoded.
     room: Arc<Semaphore>,
@@ -191,6 +194,7 @@ impl FileMaker {
             objects: ObjectCommitter::new(store.clone(), OnExisting::Fail),
             location: options.location.as_str().into(),
             redelivery: store.rules().redelivery,
+            now_ms: options.now_ms.clone(),
             encoded: Encoded { total: Arc::default(), tell: options.encoded.clone() },
             room: Arc::new(Semaphore::new(ROWS_BYTES_AT_ONCE / KIB)),
         }
@@ -205,8 +209,12 @@ impl FileMaker {
     /// in a file is answered. Ends early when nobody waits any more.
     pub(crate) async fn make_files(&self, batch: &mut Batch, table: &Value) {
         let mut jobs = JoinSet::new();
-        for parts in batch.lacking() {
-            self.begin(batch, parts, table, &mut jobs);
+        let lacking = batch.lacking().into_iter().map(|parts| (self.job(batch, &parts, table), parts));
+        for (job, parts) in lacking.collect::<Vec<_>>() {
+            match job {
+                Ok(job) => drop(jobs.spawn(async move { (parts, job.make().await) })),
+                Err(why) => batch.refuse_owners(&parts, &why),
+            }
         }
         while !jobs.is_empty() {
             let made = tokio::select! {
@@ -223,20 +231,19 @@ impl FileMaker {
             let (parts, outcome) = match made {
                 Some(Ok(made)) => made,
                 None => continue,
-                Some(Err(error)) => return batch.refuse_all(&format!("defect in sluice, please report it: {error}")),
+                Some(Err(error)) => {
+                    let everybody: Vec<Part> = batch.waiting().map(|(number, _)| (number, 0)).collect();
+                    return batch.refuse_owners(&everybody, &format!("defect in sluice, please report it: {error}"));
+                }
             };
             match outcome {
                 Ok((file, published)) => batch.shared.push(SharedFile { parts, file, published }),
-                Err(why) => {
-                    parts.into_iter().for_each(|(number, _)| batch.refuse(number, CommitError::Refused(why.clone())));
-                }
+                Err(why) => batch.refuse_owners(&parts, &why),
             }
         }
     }
 
-    fn begin(&self, batch: &Batch, parts: Vec<Part>, table: &Value, jobs: &mut JoinSet<(Vec<Part>, Made)>) {
-        let Some(first) = parts.first() else { return };
-        let partition_values = batch.rows(*first).partition_values.clone();
+    fn job(&self, batch: &Batch, parts: &[Part], table: &Value) -> Result<Job, String> {
         let rows: Vec<&NewRows> = parts.iter().map(|part| batch.rows(*part)).collect();
         let mut schemas: Vec<SchemaRef> = Vec::new();
         for rows in &rows {
@@ -244,70 +251,92 @@ impl FileMaker {
                 schemas.push(rows.schema.clone());
             }
         }
-        let columns = columns_for(table, &schemas);
-        let rows: Vec<FileRows> = rows.into_iter().map(|rows| rows.rows.clone()).collect();
-        let weight = rows.iter().map(FileRows::bytes).sum::<usize>();
-        let weight = weight.clamp(ROWS_BYTES_AT_ONCE / FILES_AT_ONCE, ROWS_BYTES_AT_ONCE) / KIB;
-        let (objects, room, redelivery) = (self.objects.clone(), self.room.clone(), self.redelivery);
-        let (location, held) = (self.location.clone(), self.encoded.share());
-        jobs.spawn(async move {
-            let made = async {
-                let columns = columns?;
-                let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-                let _room = room.acquire_many_owned(weight).await.map_err(|error| error.to_string())?;
-                let (mut file, published) = make(&objects, &rows, &columns, redelivery, &held).await?;
-                let name = file.name.strip_prefix(&*location).unwrap_or(&file.name).trim_start_matches('/').to_owned();
-                (file.name, file.partition_values) = (name, partition_values);
-                Ok((file, published))
-            };
-            (parts, made.await)
-        });
+        Ok(Job {
+            objects: self.objects.clone(),
+            location: self.location.clone(),
+            redelivery: self.redelivery,
+            now_ms: self.now_ms.clone(),
+            room: self.room.clone(),
+            held: self.encoded.share(),
+            columns: columns_for(table, &schemas)?,
+            partition_values: rows.first().map(|rows| rows.partition_values.clone()).unwrap_or_default(),
+            rows: rows.into_iter().map(|rows| rows.rows.clone()).collect(),
+        })
     }
+}
+
+/// One file to be made.
+struct Job {
+    objects: ObjectCommitter,
+    location: Arc<str>,
+    redelivery: Duration,
+    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    room: Arc<Semaphore>,
+    held: EncodedShare,
+    columns: SchemaRef,
+    partition_values: Map<String, Value>,
+    rows: Vec<FileRows>,
 }
 
 /// A file, or why there is none.
 type Made = Result<(NewFile, PublishedFile), String>;
 
-/// Makes one object of `rows`; its name is the whole one.
-async fn make(
-    objects: &ObjectCommitter,
-    rows: &[FileRows],
-    columns: &SchemaRef,
-    redelivery: Duration,
-    held: &EncodedShare,
-) -> Made {
-    let Some((first, others)) = rows.split_first() else { return Err("a file needs rows".to_owned()) };
-    loop {
-        let finished = match first.encode_with(others, columns, &|bytes| held.resize(bytes)).await {
-            Ok(finished) => finished,
-            Err(error @ (Error::Rows { .. } | Error::Permanent { .. })) => return Err(error.to_string()),
-            Err(error @ (Error::Lost { .. } | Error::Transient(_))) => {
-                warn!(%error, "encoding a shared file again");
-                sleep(redelivery).await;
-                continue;
-            }
-        };
-        held.resize(finished.held_bytes());
-        let Some(statistics) = finished.statistics.clone() else {
-            return Err(format!("the format of {} tells no statistics", finished.key));
-        };
-        let (name, bytes) = (finished.key.clone(), finished.bytes);
-        let file = NewFile { name, bytes, schema: columns.clone(), partition_values: Default::default(), statistics };
-        let mut files = vec![finished];
+impl Job {
+    /// Makes one object.
+    async fn make(self) -> Made {
+        let weight = self.rows.iter().map(FileRows::bytes).sum::<usize>();
+        let weight = weight.clamp(ROWS_BYTES_AT_ONCE / FILES_AT_ONCE, ROWS_BYTES_AT_ONCE) / KIB;
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        let _room = self.room.acquire_many(weight).await.map_err(|error| error.to_string())?;
         loop {
-            match objects.publish(files).await {
-                Ok(mut published) => match published.pop() {
-                    Some(published) => return Ok((file, published)),
-                    None => return Err("a file was published as none".to_owned()),
-                },
+            let written_ms = (self.now_ms)();
+            let finished = self.encode().await?;
+            let name = finished.key.strip_prefix(&*self.location).unwrap_or(&finished.key);
+            let Some(statistics) = finished.statistics.clone() else {
+                return Err(format!("the format of {} tells no statistics", finished.key));
+            };
+            let file = NewFile {
+                name: name.trim_start_matches('/').to_owned(),
+                bytes: finished.bytes,
+                schema: self.columns.clone(),
+                partition_values: self.partition_values.clone(),
+                statistics,
+                written_ms,
+            };
+            if let Some(published) = self.publish(finished).await? {
+                return Ok((file, published));
+            }
+        }
+    }
+
+    async fn encode(&self) -> Result<FinishedFile, String> {
+        let Some((first, others)) = self.rows.split_first() else { return Err("a file needs rows".to_owned()) };
+        loop {
+            match first.encode_with(others, &self.columns, &|bytes| self.held.resize(bytes)).await {
+                Ok(finished) => return Ok(finished),
+                Err(error @ (Error::Rows { .. } | Error::Permanent { .. })) => return Err(error.to_string()),
+                Err(error @ (Error::Lost { .. } | Error::Transient(_))) => {
+                    warn!(%error, "encoding a shared file again");
+                    sleep(self.redelivery).await;
+                }
+            }
+        }
+    }
+
+    /// Makes an object of the file; `None` when it is lost and must be encoded again.
+    async fn publish(&self, file: FinishedFile) -> Result<Option<PublishedFile>, String> {
+        let mut files = vec![file];
+        loop {
+            match self.objects.publish(files).await {
+                Ok(mut published) => return Ok(published.pop()),
                 Err(PublishError::Transient { files: again, source }) => {
                     warn!(error = %source, "store does not answer, publishing a shared file again");
                     files = again;
-                    sleep(redelivery).await;
+                    sleep(self.redelivery).await;
                 }
                 Err(error @ PublishError::Lost { .. }) => {
                     warn!(%error, "encoding a shared file again");
-                    break;
+                    return Ok(None);
                 }
                 Err(error) => return Err(error.to_string()),
             }

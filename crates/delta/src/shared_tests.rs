@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, StringArray, StructArray};
 use arrow::datatypes::{Field, Fields, Int64Type};
 use model::{Nonce, TopicPartition};
 use object_store::memory::InMemory;

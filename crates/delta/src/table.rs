@@ -61,6 +61,8 @@ pub struct NewFile {
     pub partition_values: Map<String, Value>,
     /// What it tells of its rows.
     pub statistics: FileStatistics,
+    /// Wall clock in milliseconds before its object was there.
+    pub written_ms: i64,
 }
 
 /// Rows that become part of the table in a file that lanes may share.
@@ -143,6 +145,7 @@ pub struct Table {
     keeper: Arc<tokio::sync::Mutex<Keeper>>,
     known: Arc<Mutex<Known>>,
     location: Arc<str>,
+    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
 
 impl fmt::Debug for Table {
@@ -156,7 +159,7 @@ impl Table {
     /// commit makes it. One that cannot be written to, or that has other partition columns, is refused by name.
     pub async fn open(store: Store, options: TableOptions) -> Result<Table, CommitError> {
         let known: Arc<Mutex<Known>> = Arc::default();
-        let location = options.location.as_str().into();
+        let (location, now_ms) = (options.location.as_str().into(), options.now_ms.clone());
         let maker = FileMaker::new(&store, &options);
         let log = Log::new(store, &options.location).map_err(CommitError::Refused)?;
         let mut keeper = Keeper::new(log, options, known.clone());
@@ -165,7 +168,7 @@ impl Table {
         let (requests, inbox) = mpsc::unbounded_channel();
         let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
         tokio::spawn(keep(keeper.clone(), maker, inbox));
-        Ok(Table { requests, keeper, known, location })
+        Ok(Table { requests, keeper, known, location, now_ms })
     }
 
     /// Makes `proposal` a part of the table, together with what other lanes propose at the same time. A store that does not
@@ -190,6 +193,11 @@ impl Table {
     /// A part of what is known without asking the store.
     pub(crate) fn peek<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
         look(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The wall clock.
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.now_ms)()
     }
 
     /// Its directory in the store.

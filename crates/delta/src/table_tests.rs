@@ -52,6 +52,7 @@ fn proposal_of(app_id: &str, start: i64, end: i64, writer: &str, schema: Arc<Sch
         schema,
         partition_values: Map::new(),
         statistics: FileStatistics { rows: (end - start).unsigned_abs(), columns: Vec::new() },
+        written_ms: 0,
     };
     Proposal { wish: Wish { app_id: app_id.to_owned(), start, end }, files: vec![file], rows: Vec::new() }
 }
