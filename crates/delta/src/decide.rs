@@ -295,9 +295,8 @@ mod tests {
         APPS.iter().all(|app| {
             let mut next = 0;
             log.iter().all(|commit| {
-                let rows = commit.files.iter().flatten().filter(|wish| wish.app_id == *app);
-                let is_next = |wish: &Wish| std::mem::replace(&mut next, wish.end) == wish.start;
-                let is_exact = rows.map(is_next).fold(true, |one, other| one && other);
+                let mut rows = commit.files.iter().flatten().filter(|wish| wish.app_id == *app);
+                let is_exact = rows.all(|wish| std::mem::replace(&mut next, wish.end) == wish.start);
                 is_exact && commit.txns.iter().filter(|txn| txn.app_id == *app).all(|txn| txn.end == next)
             })
         })
