@@ -1,5 +1,7 @@
 //! The columns of a table beside those of rows that go into it. Pure.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, Fields, Schema, SchemaRef, TimeUnit};
 use schema::TableSchema;
 use serde_json::{Value, json};
@@ -111,15 +113,32 @@ pub(crate) fn fit(table: &Value, schema: &Schema, of: Of) -> Result<Fit, String>
     Ok(if grows { Fit::Grows(grown) } else { Fit::Fits })
 }
 
-/// The columns of a table that any of `schemas`, which fit it, has: what a file of rows with all of them is made of.
-pub(crate) fn columns_for(table: &Value, schemas: &[SchemaRef]) -> Result<SchemaRef, String> {
-    let mut columns = table.clone();
-    if let Some(fields) = columns.get_mut("fields").and_then(Value::as_array_mut) {
-        let is_there = |name: &str| schemas.iter().any(|schema| schema.column_with_name(name).is_some());
-        fields.retain(|field| field.get("name").and_then(Value::as_str).is_some_and(is_there));
+/// The columns of the table when rows with `schema` are in it, `None` when it has them all; the error says why they cannot be.
+pub(crate) fn grown(table: &Value, schema: &Schema, of: Of, may_grow: bool) -> Result<Option<Value>, String> {
+    match fit(table, schema, of)? {
+        Fit::Fits => Ok(None),
+        Fit::Grows(grown) if may_grow => Ok(Some(grown)),
+        Fit::Grows(_) => {
+            Err("the records have columns that the table lacks; set mergeSchema to true to add them".to_owned())
+        }
     }
-    let columns = TableSchema::from_json(&columns.to_string()).map_err(|error| error.to_string())?;
-    Ok(columns.arrow().clone())
+}
+
+/// The columns of a StructType that records can have; those of other types are left out.
+pub(crate) fn columns(table: &Value) -> TableSchema {
+    let fields = table.get("fields").and_then(Value::as_array).into_iter().flatten();
+    let known = fields.filter_map(|field| {
+        let one = json!({"type": "struct", "fields": [field]});
+        TableSchema::from_json(&one.to_string()).ok()?.fields().first().cloned()
+    });
+    TableSchema::new(&known.collect()).unwrap_or_else(|_| TableSchema::empty())
+}
+
+/// The columns of a table that any of `schemas`, which fit it, has: what a file of rows with all of them is made of.
+pub(crate) fn columns_for(table: &Value, schemas: &[SchemaRef]) -> SchemaRef {
+    let has = |name: &str| schemas.iter().any(|schema| schema.column_with_name(name).is_some());
+    let fields: Fields = columns(table).fields().iter().filter(|field| has(field.name())).cloned().collect();
+    Arc::new(Schema::new(fields))
 }
 
 /// Whether every value of the type `rows` is one of `table`, too: both names of the protocol.
@@ -134,7 +153,7 @@ fn is_wider(table: &str, rows: &str) -> bool {
         (None, _, Some((digits, places)), Some((precision, scale))) => {
             scale >= places && precision - scale >= digits - places
         }
-        (None, _, _, _) => matches!((rows, table), ("float", "double") | ("date", "timestamp_ntz")),
+        (None, _, _, _) => (rows, table) == ("float", "double"),
     }
 }
 
@@ -222,7 +241,6 @@ fn grow_struct(table: &mut Value, rows: &Value, of: Of, path: &str) -> Result<bo
 mod tests {
     use super::*;
     use arrow::datatypes::Field;
-    use std::sync::Arc;
 
     fn schema(fields: Vec<Field>) -> Schema {
         Schema::new(fields)
@@ -293,6 +311,53 @@ mod tests {
         );
         assert_eq!(grown["fields"][2]["type"]["elementType"]["fields"][1]["name"], "z");
         assert_eq!(fit(&grown, &rows, Of::File), Ok(Fit::Fits), "and then they fit");
+    }
+
+    #[test]
+    fn columns_that_records_can_have_are_those_of_the_table() {
+        let field =
+            |name: &str, kind: Value| json!({"name": name, "type": kind, "nullable": true, "metadata": {"c": 1}});
+        let fields = [
+            field("a", json!("integer")),
+            field("v", json!("variant")),
+            field("d", json!("decimal(9,2)")),
+            field("t", json!("timestamp_ntz")),
+        ];
+        let table = json!({"type": "struct", "fields": fields});
+        let found = columns(&table);
+        let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, ["a", "d", "t"]);
+        assert_eq!(fit(&table, found.arrow(), Of::File), Ok(Fit::Fits));
+        assert_eq!(columns(&Value::Null), TableSchema::empty());
+    }
+
+    #[test]
+    fn a_type_is_wider_when_it_has_every_value_of_the_other() {
+        for (table, rows, expected) in [
+            ("long", "byte", true),
+            ("short", "integer", false),
+            ("integer", "integer", false),
+            ("double", "integer", true),
+            ("double", "long", false),
+            ("float", "short", false),
+            ("double", "float", true),
+            ("decimal(10,0)", "integer", true),
+            ("decimal(10,1)", "integer", false),
+            ("decimal(20,0)", "long", true),
+            ("decimal(18,0)", "long", false),
+            ("decimal(12,2)", "decimal(10,1)", true),
+            ("decimal(12,2)", "decimal(12,1)", false),
+            ("decimal(12,2)", "decimal(10,3)", false),
+            ("decimal(38,0)", "double", false),
+            ("string", "integer", false),
+            ("timestamp", "date", false),
+        ] {
+            assert_eq!(is_wider(table, rows), expected, "{rows} in {table}");
+        }
+        let table = struct_type(&schema(vec![Field::new("a", DataType::Int64, true)])).unwrap();
+        let rows = schema(vec![Field::new("a", DataType::Int16, true)]);
+        assert_eq!(fit(&table, &rows, Of::Rows), Ok(Fit::Fits));
+        assert!(fit(&table, &rows, Of::File).is_err(), "a file has the type that it has");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use writer::Created;
 
 use crate::action::{Action, Add, Metadata, Protocol, Seen, Txn, commit_info};
-use crate::columns::{Fit, Of, fit, struct_type};
+use crate::columns::{Fit, Of, fit, grown, struct_type};
 use crate::decide::{Standing, TableState};
 use crate::log::{Log, ReadError};
 use crate::open::{OpenError, open};
@@ -186,6 +186,11 @@ impl Keeper {
         shared.txns = self.state.as_ref().map(|state| state.txns.clone()).unwrap_or_default();
         let columns = self.state.as_ref().map(|state| state.metadata.partition_columns());
         shared.partition_columns = columns.or(self.options.partition_columns.clone()).unwrap_or_default();
+        let text = self.state.as_ref().map_or("", |state| state.metadata.schema_text());
+        if text != shared.schema_text {
+            shared.schema = Arc::new(serde_json::from_str(text).unwrap_or_default());
+            text.clone_into(&mut shared.schema_text);
+        }
         self.options.metrics.is_at(shared.version);
     }
 
@@ -201,7 +206,7 @@ impl Keeper {
                 Ok(None) => {}
                 Ok(Some(columns)) => return Next::Files { columns },
                 Err(CommitError::Unanswered(why)) => return Next::Again(why),
-                Err(error @ (CommitError::Overtaken(_) | CommitError::Refused(_))) => {
+                Err(error @ (CommitError::Overtaken(_) | CommitError::Changed(_) | CommitError::Refused(_))) => {
                     let waiting: Vec<usize> = batch.waiting().map(|(number, _)| number).collect();
                     waiting.into_iter().for_each(|number| batch.refuse(number, error.clone()));
                 }
@@ -309,27 +314,20 @@ impl Keeper {
         proposal: &Proposal,
         fitting: &mut Vec<(SchemaRef, Of)>,
     ) -> Result<Option<Value>, CommitError> {
-        let refused = |why: String| {
-            CommitError::Refused(format!("the records do not fit the table {}: {why}", self.log.name_for_people()))
+        let changed = |why: String| {
+            CommitError::Changed(format!("the records do not fit the table {}: {why}", self.log.name_for_people()))
         };
-        let (mut grown, mut found) = (None, Vec::new());
+        let (mut all, mut found) = (None, Vec::new());
         for (columns, of) in proposal.schemas() {
             if fitting.iter().any(|(known, known_of)| known == columns && *known_of == of) {
                 continue;
             }
-            match fit(grown.as_ref().unwrap_or(schema), columns, of).map_err(refused)? {
-                Fit::Fits => {}
-                Fit::Grows(wider) if self.options.merge_schema => grown = Some(wider),
-                Fit::Grows(_) => {
-                    return Err(refused(
-                        "they have columns that it lacks; set mergeSchema to true to add them".to_owned(),
-                    ));
-                }
-            }
+            let wider = grown(all.as_ref().unwrap_or(schema), columns, of, self.options.merge_schema);
+            all = wider.map_err(changed)?.or(all);
             found.push((columns.clone(), of));
         }
         fitting.append(&mut found);
-        Ok(grown)
+        Ok(all)
     }
 
     fn appended(&self, batch: &Batch, schema: &Value, state: &TableState) -> Vec<Action> {
@@ -389,15 +387,12 @@ impl Keeper {
         let (mut schema, mut answers): (Option<Value>, _) = (None, Vec::new());
         for (number, proposal) in batch.waiting() {
             for (columns, of) in proposal.schemas() {
-                let grown = match &schema {
-                    None => struct_type(columns),
-                    Some(known) => fit(known, columns, of).map(|fit| match fit {
-                        Fit::Fits => known.clone(),
-                        Fit::Grows(grown) => grown,
-                    }),
+                let made = match &schema {
+                    None => struct_type(columns).map(Some),
+                    Some(known) => grown(known, columns, of, true),
                 };
-                match grown {
-                    Ok(grown) => schema = Some(grown),
+                match made {
+                    Ok(made) => schema = made.or(schema),
                     Err(why) => {
                         let table = self.log.name_for_people();
                         let error = CommitError::Refused(format!("the table {table} cannot be made: {why}"));

@@ -98,7 +98,9 @@ impl Committer for DeltaCommitter {
                 Ok(published)
             }
             // Where the table's task is gone, the next start makes another, which looks first.
-            Err(CommitError::Overtaken(why) | CommitError::Unanswered(why)) => Err(PublishError::Overtaken(why)),
+            Err(CommitError::Overtaken(why) | CommitError::Changed(why) | CommitError::Unanswered(why)) => {
+                Err(PublishError::Overtaken(why))
+            }
             Err(CommitError::Refused(why)) => Err(PublishError::Refused(why)),
         }
     }

@@ -209,12 +209,9 @@ impl FileMaker {
     /// in a file is answered. Ends early when nobody waits any more.
     pub(crate) async fn make_files(&self, batch: &mut Batch, table: &Value) {
         let mut jobs = JoinSet::new();
-        let lacking = batch.lacking().into_iter().map(|parts| (self.job(batch, &parts, table), parts));
-        for (job, parts) in lacking.collect::<Vec<_>>() {
-            match job {
-                Ok(job) => drop(jobs.spawn(async move { (parts, job.make().await) })),
-                Err(why) => batch.refuse_owners(&parts, &why),
-            }
+        for parts in batch.lacking() {
+            let job = self.job(batch, &parts, table);
+            jobs.spawn(async move { (parts, job.make().await) });
         }
         while !jobs.is_empty() {
             let made = tokio::select! {
@@ -243,7 +240,7 @@ impl FileMaker {
         }
     }
 
-    fn job(&self, batch: &Batch, parts: &[Part], table: &Value) -> Result<Job, String> {
+    fn job(&self, batch: &Batch, parts: &[Part], table: &Value) -> Job {
         let rows: Vec<&NewRows> = parts.iter().map(|part| batch.rows(*part)).collect();
         let mut schemas: Vec<SchemaRef> = Vec::new();
         for rows in &rows {
@@ -251,17 +248,17 @@ impl FileMaker {
                 schemas.push(rows.schema.clone());
             }
         }
-        Ok(Job {
+        Job {
             objects: self.objects.clone(),
             location: self.location.clone(),
             redelivery: self.redelivery,
             now_ms: self.now_ms.clone(),
             room: self.room.clone(),
             held: self.encoded.share(),
-            columns: columns_for(table, &schemas)?,
+            columns: columns_for(table, &schemas),
             partition_values: rows.first().map(|rows| rows.partition_values.clone()).unwrap_or_default(),
             rows: rows.into_iter().map(|rows| rows.rows.clone()).collect(),
-        })
+        }
     }
 }
 
@@ -292,13 +289,13 @@ impl Job {
             let written_ms = (self.now_ms)();
             let finished = self.encode().await?;
             let name = finished.key.strip_prefix(&*self.location).unwrap_or(&finished.key);
-            let Some(statistics) = finished.statistics.clone() else {
+            let (Some(statistics), Some(schema)) = (finished.statistics.clone(), finished.schema.clone()) else {
                 return Err(format!("the format of {} tells no statistics", finished.key));
             };
             let file = NewFile {
                 name: name.trim_start_matches('/').to_owned(),
                 bytes: finished.bytes,
-                schema: self.columns.clone(),
+                schema,
                 partition_values: self.partition_values.clone(),
                 statistics,
                 written_ms,

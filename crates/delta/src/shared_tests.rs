@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, StringArray, StructArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array,
+    Int64Array, StringArray, StructArray,
+};
 use arrow::datatypes::{Field, Fields, Int64Type};
 use model::{Nonce, TopicPartition};
 use object_store::memory::InMemory;
@@ -29,6 +32,8 @@ struct Process {
     encoded: Arc<AtomicUsize>,
     names: Arc<AtomicU64>,
     partitioned: bool,
+    /// Whether files are shared.
+    shares: bool,
 }
 
 impl Process {
@@ -59,20 +64,29 @@ impl Process {
             }),
         };
         let table = Table::open(store.clone(), options).await.unwrap();
-        Process { store, table, most, encoded, names: Arc::new(AtomicU64::new(seed * 1_000)), partitioned }
+        Process {
+            store,
+            table,
+            most,
+            encoded,
+            names: Arc::new(AtomicU64::new(seed * 1_000)),
+            partitioned,
+            shares: true,
+        }
     }
 
     /// What lane `partition` has from offset `start` on, one file for each of `parts`: its path and rows.
     async fn cut(&self, partition: i32, start: i64, parts: Vec<(&str, StructArray)>) -> Vec<FinishedFile> {
         let in_paths = self.partitioned.then(|| "p".to_owned());
-        let format: Arc<dyn Format> = Arc::new(TableFormat::new(ParquetFormat::new("snappy").unwrap(), in_paths));
+        let format = TableFormat::new(ParquetFormat::new("snappy").unwrap(), in_paths);
+        let format: Arc<dyn Format> = Arc::new(format.of(Arc::new(self.table.clone())));
         let names = self.names.clone();
         let context = FileContext {
             object_key: Arc::new(move |_, lane, path, first| {
                 let name = format!("{lane}+{first}-{}.parquet", names.fetch_add(1, Ordering::Relaxed));
                 ["t", path, &name].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
             }),
-            shared_bytes: 1 << 20,
+            shared_bytes: if self.shares { 1 << 20 } else { 0 },
             ..FileContext::clone(&context_of(&self.store, "t", &format))
         };
         let lane = TopicPartition::new("t", partition);
@@ -281,5 +295,48 @@ async fn an_unknown_outcome_is_one_for_all_lanes_of_the_file() {
         assert_eq!(published.iter().map(|file| file.records).collect::<Vec<_>>(), [3, 2]);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(listed(&objects).await, [0, 1, 2, 3, 4], "it happens: {happens}");
+    }
+}
+
+#[tokio::test]
+async fn narrower_columns_become_the_tables_in_every_file() {
+    let objects = Arc::new(InMemory::new());
+    let mut process = Process::new(fine(&objects), 1, false).await;
+    let inner = |numbers: ArrayRef| Arc::new(rows(vec![("x", numbers)])) as ArrayRef;
+    let wide = rows(vec![
+        ("n", Arc::new(Int64Array::from(vec![1]))),
+        ("d", Arc::new(Float64Array::from(vec![0.5]))),
+        ("m", Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(12, 2).unwrap())),
+        ("s", inner(Arc::new(Int64Array::from(vec![7])))),
+    ]);
+    let narrow = rows(vec![
+        ("s", inner(Arc::new(Int8Array::from(vec![-8])))),
+        ("m", Arc::new(Decimal128Array::from(vec![25]).with_precision_and_scale(3, 1).unwrap())),
+        ("d", Arc::new(Float32Array::from(vec![0.25]))),
+        ("n", Arc::new(Int16Array::from(vec![2]))),
+    ]);
+    let cut = process.cut(0, 0, vec![("", wide.clone())]).await;
+    process.publish(vec![cut]).await.pop().unwrap().unwrap();
+    for (shares, start) in [(true, 1), (false, 2)] {
+        process.shares = shares;
+        let cut = process.cut(0, start, vec![("", narrow.clone())]).await;
+        process.publish(vec![cut]).await.pop().unwrap().unwrap();
+    }
+    let log = log(&objects).await;
+    let adds: Vec<&Value> = log.iter().flat_map(|commit| adds(commit)).collect();
+    assert_eq!(adds.len(), 3);
+    let first = read(&objects, adds[0]).await;
+    for add in &adds[1..] {
+        let rows = read(&objects, add).await;
+        assert_eq!(rows.fields(), first.fields());
+        let statistics: Value = serde_json::from_str(add["stats"].as_str().unwrap()).unwrap();
+        assert_eq!(statistics["minValues"], json!({"n": 2, "d": 0.25, "m": 2.5, "s": {"x": -8}}));
+    }
+    let text: ArrayRef = Arc::new(Float64Array::from(vec![1.5]));
+    for shares in [true, false] {
+        process.shares = shares;
+        let cut = process.cut(0, 3, vec![("", rows(vec![("n", text.clone())]))]).await;
+        let error = process.publish(vec![cut]).await.pop().unwrap().unwrap_err();
+        assert!(error.to_string().contains("column n is double in the records and long in the table"), "{error}");
     }
 }

@@ -5,14 +5,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
+use schema::TableSchema;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
-use writer::{FileRows, FileStatistics, PublishedFile, Store};
+use writer::{FileRows, FileStatistics, PublishedFile, Store, TableOfFiles};
 
-use crate::columns::Of;
+use crate::columns::{Of, columns, columns_for, grown, struct_type};
 use crate::commit::{Keeper, Next};
 use crate::decide::Wish;
 use crate::log::Log;
@@ -113,6 +114,9 @@ pub enum CommitError {
     /// Somebody else wrote these records: the table goes on at another offset.
     #[error("{0}")]
     Overtaken(String),
+    /// The records do not fit the columns that the table has by now: read them again, with these.
+    #[error("{0}")]
+    Changed(String),
     /// The table cannot take it until somebody changes something.
     #[error("{0}")]
     Refused(String),
@@ -129,6 +133,10 @@ pub struct Known {
     pub txns: BTreeMap<String, i64>,
     /// Its partition columns.
     pub partition_columns: Vec<String>,
+    /// Its columns, as a StructType; null while there is no table.
+    pub(crate) schema: Arc<Value>,
+    /// Its text in the log.
+    pub(crate) schema_text: String,
 }
 
 /// A proposal on its way to the table's task.
@@ -146,6 +154,7 @@ pub struct Table {
     known: Arc<Mutex<Known>>,
     location: Arc<str>,
     now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    merge_schema: bool,
 }
 
 impl fmt::Debug for Table {
@@ -159,8 +168,8 @@ impl Table {
     /// commit makes it. One that cannot be written to, or that has other partition columns, is refused by name.
     pub async fn open(store: Store, options: TableOptions) -> Result<Table, CommitError> {
         let known: Arc<Mutex<Known>> = Arc::default();
-        let (location, now_ms) = (options.location.as_str().into(), options.now_ms.clone());
-        let maker = FileMaker::new(&store, &options);
+        let (location, merge_schema) = (options.location.as_str().into(), options.merge_schema);
+        let (now_ms, maker) = (options.now_ms.clone(), FileMaker::new(&store, &options));
         let log = Log::new(store, &options.location).map_err(CommitError::Refused)?;
         let mut keeper = Keeper::new(log, options, known.clone());
         keeper.reload().await?;
@@ -168,7 +177,7 @@ impl Table {
         let (requests, inbox) = mpsc::unbounded_channel();
         let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
         tokio::spawn(keep(keeper.clone(), maker, inbox));
-        Ok(Table { requests, keeper, known, location, now_ms })
+        Ok(Table { requests, keeper, known, location, now_ms, merge_schema })
     }
 
     /// Makes `proposal` a part of the table, together with what other lanes propose at the same time. A store that does not
@@ -190,6 +199,11 @@ impl Table {
         self.peek(Known::clone)
     }
 
+    /// Its columns, those left out that records cannot have; none while there is no table.
+    pub fn columns(&self) -> TableSchema {
+        columns(&self.peek(|known| known.schema.clone()))
+    }
+
     /// A part of what is known without asking the store.
     pub(crate) fn peek<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
         look(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
@@ -203,6 +217,26 @@ impl Table {
     /// Its directory in the store.
     pub fn location(&self) -> &str {
         &self.location
+    }
+}
+
+impl TableOfFiles for Table {
+    fn refusal(&self, schema: &Schema) -> Option<String> {
+        let known = self.peek(|known| known.schema.clone());
+        let fitted = match &*known {
+            Value::Null => struct_type(schema).map(|_| ()),
+            known => grown(known, schema, Of::Rows, self.merge_schema).map(|_| ()),
+        };
+        fitted.err()
+    }
+
+    fn file_columns(&self, schema: &SchemaRef) -> SchemaRef {
+        let known = self.peek(|known| known.schema.clone());
+        match grown(&known, schema, Of::Rows, true) {
+            Ok(grown) => columns_for(grown.as_ref().unwrap_or(&known), std::slice::from_ref(schema)),
+            // There is no table yet, or it refuses them.
+            Err(_) => schema.clone(),
+        }
     }
 }
 

@@ -217,10 +217,10 @@ impl House {
         let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };
         let dead_letters = dead_letters?;
         source_config.with_headers |= dry.needs_headers;
-        let (mut recipe, schemas) = dry.with(&store);
+        let (mut recipe, mut schemas) = dry.with(&store);
         let mut committer: Arc<dyn Committer> = Arc::new(ObjectCommitter::new(store.clone(), on_existing));
         if let Some(table) = &table {
-            delta_connector::fit_recipe(&mut recipe, &settings, table, seed)?;
+            schemas = delta_connector::fit_recipe(&mut recipe, schemas, &settings, table, seed)?;
             committer = Arc::new(DeltaCommitter::new(committer, Table::clone(table), &task.connector));
         }
         let queues = self.budget.share();

@@ -49,7 +49,7 @@ pub(crate) struct OpenFile {
     pub(crate) first: Offset,
     /// Offset of its last row.
     last: Offset,
-    /// Columns of its rows; `None` while they are schemaless.
+    /// Columns of its rows, of the file once it is whole; `None` while they are schemaless.
     pub(crate) schema: Option<SchemaRef>,
     /// What its first rows say of their schema beside its fields.
     pub(crate) value_schema: Option<Arc<ValueSchema>>,
@@ -208,6 +208,7 @@ impl OpenFile {
         let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
         let last = encoder.finish(&footer).map_err(|reason| self.rows_error(whose, reason))?;
         self.statistics = encoder.statistics();
+        self.schema = encoder.columns().cloned().or(self.schema.take());
         self.bytes += last.len() as u64;
         self.encoded.push(last);
         if self.upload.is_none() {

@@ -53,7 +53,7 @@ pub struct FinishedFile {
     pub range: OffsetRange,
     /// What the partitioner said of its rows.
     pub path: Arc<str>,
-    /// Columns of its rows; `None` for values without a schema.
+    /// Columns of its rows, as the file has them once they are encoded; `None` for values without a schema.
     pub schema: Option<SchemaRef>,
     /// What it tells of its rows, where the format tells that.
     pub statistics: Option<FileStatistics>,

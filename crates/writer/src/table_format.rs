@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Float64Ty
 use bytes::Bytes;
 use model::{ValueSchema, Values};
 
-use crate::format::{Encoder, FileFooter, Format, LabelPlace};
+use crate::format::{Encoder, FileFooter, Format, LabelPlace, refusal_of_encoder};
 use crate::label::LabelRead;
 use crate::parquet_format::{ParquetEncoder, ParquetFormat};
 use crate::statistics::FileStatistics;
@@ -20,6 +20,16 @@ pub struct TableFormat {
     parquet: ParquetFormat,
     /// Columns whose values stand in the paths of files and not in them.
     in_paths: Arc<[String]>,
+    table: Option<Arc<dyn TableOfFiles>>,
+}
+
+/// What a table says of rows before they are files of it, by their columns, with times as tables have them.
+pub trait TableOfFiles: Send + Sync {
+    /// Why such rows cannot be in it as it is now; `None` when they can.
+    fn refusal(&self, schema: &Schema) -> Option<String>;
+
+    /// The columns of a file of such rows: those of narrower types become the table's.
+    fn file_columns(&self, schema: &SchemaRef) -> SchemaRef;
 }
 
 impl fmt::Debug for TableFormat {
@@ -31,7 +41,12 @@ impl fmt::Debug for TableFormat {
 impl TableFormat {
     /// Files like those of `parquet`, without the columns `in_paths`.
     pub fn new(parquet: ParquetFormat, in_paths: impl IntoIterator<Item = String>) -> TableFormat {
-        TableFormat { parquet, in_paths: in_paths.into_iter().collect() }
+        TableFormat { parquet, in_paths: in_paths.into_iter().collect(), table: None }
+    }
+
+    /// The same, for `table`: what it refuses is refused before it is appended, and files have the types of its columns.
+    pub fn of(self, table: Arc<dyn TableOfFiles>) -> TableFormat {
+        TableFormat { table: Some(table), ..self }
     }
 }
 
@@ -49,13 +64,26 @@ impl Format for TableFormat {
     }
 
     fn open(&self, schema: &SchemaRef, _: Option<&ValueSchema>, _: &FileFooter) -> Result<Box<dyn Encoder>, String> {
-        let kept = schema.fields().iter().filter(|field| !self.in_paths.contains(field.name()));
-        let fields: Fields = kept.map(in_table).collect();
+        let mut columns = Arc::new(table_schema(schema));
+        if let Some(table) = &self.table {
+            columns = table.file_columns(&columns);
+        }
+        let kept = columns.fields().iter().filter(|field| !self.in_paths.contains(field.name()));
+        let fields: Fields = kept.cloned().collect();
         if fields.is_empty() {
             return Err("no column is left for the file: all of them stand in its path".to_owned());
         }
         let parquet = self.parquet.encoder(&Arc::new(Schema::new(fields.clone())))?;
-        Ok(Box::new(TableEncoder { parquet, nan: NanLeaves::new(&fields), fields }))
+        Ok(Box::new(TableEncoder { parquet, nan: NanLeaves::new(&fields), fields, columns }))
+    }
+
+    fn refusal(&self, values: &Values, value_schema: Option<&ValueSchema>) -> Option<String> {
+        if let (Values::Typed(rows), Some(table)) = (values, &self.table)
+            && let Some(reason) = table.refusal(&table_schema(&Schema::new(rows.fields().clone())))
+        {
+            return Some(reason);
+        }
+        refusal_of_encoder(values, |schema| self.open(schema, value_schema, &FileFooter::default()))
     }
 
     fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead {
@@ -127,6 +155,8 @@ struct TableEncoder {
     parquet: ParquetEncoder,
     /// The columns of the file.
     fields: Fields,
+    /// The same, and those that stand in its path.
+    columns: SchemaRef,
     nan: NanLeaves,
 }
 
@@ -164,6 +194,10 @@ impl Encoder for TableEncoder {
 
     fn finish(&mut self, footer: &FileFooter) -> Result<Bytes, String> {
         self.parquet.finish(footer)
+    }
+
+    fn columns(&self) -> Option<&SchemaRef> {
+        Some(&self.columns)
     }
 
     fn statistics(&self) -> Option<FileStatistics> {
@@ -230,7 +264,7 @@ fn look_into(column: &ArrayRef, first: usize, found: &mut [bool]) {
     }
 }
 
-/// The schema of the files of rows with `schema`, all columns kept: how a table has them.
+/// Rows with `schema` as tables have them: timestamps count microseconds.
 pub fn table_schema(schema: &Schema) -> Schema {
     let fields: Vec<Field> = schema.fields().iter().map(|field| in_table(field).as_ref().clone()).collect();
     Schema::new(fields)
