@@ -29,6 +29,16 @@ pub(crate) const TESTS: &[Test] = &[
         run: permissive,
     },
     Test {
+        name: "the_columns_of_sparks_kafka_source_are_those_of_a_raw_table",
+        needs: &[Need::Kafka, Need::Minio],
+        run: raw_table,
+    },
+    Test {
+        name: "a_connector_of_the_same_name_on_another_cluster_is_refused",
+        needs: &[Need::Kafka, Need::Minio],
+        run: other_cluster,
+    },
+    Test {
         name: "two_processes_that_are_killed_at_any_time_append_every_record_once",
         needs: &[Need::Kafka, Need::Minio],
         run: killed,
@@ -273,6 +283,67 @@ fn permissive() -> Outcome {
         {"id": null, "name": null, "_corrupt_record": texts[2]},
     ]);
     assert_eq!(rows, expected);
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn raw_table() -> Outcome {
+    let scene = Scene::new("raw", 2)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let record = |partition: i32, value: &[u8]| Record {
+        key: Some(b"k\xff".to_vec()),
+        timestamp_ms: Some(1_700_000_000_123),
+        headers: vec![("h".to_owned(), "v".to_owned())],
+        ..at(partition, value)
+    };
+    scene.kafka.produce(&scene.topic, &[record(0, b"\x00any"), record(1, b"{}"), record(1, b"")])?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let changes = json!({"value.converter": "org.apache.kafka.connect.converters.ByteArrayConverter",
+        "kafka.columns": "key,topic,partition,offset,timestamp,timestampType,headers"});
+    sluice.create(&scene.connector, &inferring(&scene, &lake.place, changes))?;
+    scene.wait_committed(&[1, 2])?;
+    let columns = lake.ask("columns", json!({}))?;
+    let header = json!({"type": "array", "containsNull": true, "elementType": {"type": "struct", "fields": [
+        {"name": "key", "type": "string", "nullable": true, "metadata": {}},
+        {"name": "value", "type": "binary", "nullable": true, "metadata": {}}]}});
+    let expected = json!({"value": "binary", "key": "binary", "topic": "string", "partition": "integer", "offset": "long",
+        "timestamp": "timestamp", "timestampType": "integer", "headers": header});
+    assert_eq!(columns, expected);
+    let rows = lake.ask("rows", json!({}))?;
+    let mut lanes: Vec<(i64, i64, &str, &str)> = Vec::new();
+    for row in rows.as_array().into_iter().flatten() {
+        let number = |name: &str| row[name].as_i64().unwrap_or(-1);
+        lanes.push((
+            number("partition"),
+            number("offset"),
+            row["value"].as_str().unwrap_or_default(),
+            row["key"].as_str().unwrap_or_default(),
+        ));
+        assert_eq!((&row["topic"], &row["timestampType"]), (&json!(scene.topic), &json!(0)));
+        assert_eq!(row["timestamp"], json!("2023-11-14 22:13:20.123000+00:00"));
+    }
+    lanes.sort_unstable();
+    let key = r"b'k\xff'";
+    assert_eq!(lanes, [(0, 0, r"b'\x00any'", key), (1, 0, "b'{}'", key), (1, 1, "b''", key)], "{rows}");
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn other_cluster() -> Outcome {
+    let scene = Scene::new("cluster", 1)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let key = format!("t/_sluice/owner-{}.json", scene.connector);
+    let owner = json!({"connector": scene.connector, "cluster": "another"});
+    scene.store.put(&scene.bucket, &key, owner.to_string().as_bytes(), &[])?;
+    scene.kafka.produce(&scene.topic, &irises(0..10, 1))?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &lake.place, json!({})))?;
+    let trace = sluice.wait_failed(&scene.connector)?;
+    assert!(trace.contains(&key) && trace.contains("from the cluster another"), "{trace}");
+    scene.store.delete(&scene.bucket, &key)?;
+    sluice.post(&format!("/connectors/{}/restart?includeTasks=true", scene.connector))?;
+    scene.wait_committed(&[10])?;
+    assert_eq!(lake.numbers("prediction")?.len(), 10);
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
 }

@@ -25,6 +25,7 @@ use crate::guarantee;
 use crate::offsets::Group;
 use crate::orphans::{Cleaner, Cleaning};
 use crate::recipe::{self, Dry, FREE_PREFIXES};
+use crate::table_owner;
 use crate::topics::{Noting, TopicsRead};
 use crate::worker::Worker;
 
@@ -196,7 +197,7 @@ impl House {
         let (probe, on_existing) = (probe?, OnExisting::new(&settings)?);
         let table = match connector.build {
             Destination::Objects => None,
-            Destination::Table => Some(self.table(&task, &given, &store, probe, seed).await?),
+            Destination::Table => Some(self.table(&task, [&given, &settings], &store, probe, seed).await?),
         };
         if task.task == 0 {
             info!(connector = %task.connector, "{}", self.guarantee(&task.connector, &given, Some(probe))?);
@@ -246,11 +247,12 @@ impl House {
         task.run(control).await
     }
 
-    /// The table of the connector that `given` describes, in a store of which this was found out.
+    /// The table of the connector that `given` describes, and these settings of its lanes, in a store of which this was found
+    /// out.
     async fn table(
         &self,
         task: &TaskId,
-        given: &Settings,
+        [given, of_lanes]: [&Settings; 2],
         store: &Store,
         probe: Probe,
         seed: u64,
@@ -269,7 +271,10 @@ impl House {
             encoded: Arc::new(move |bytes| share.resize(bytes)),
             seed,
         };
-        self.tables.open(&task.connector, given, store, surroundings).await
+        let table = self.tables.open(&task.connector, given, store, surroundings).await?;
+        let consumer = self.consumer(&task.connector, of_lanes)?.properties;
+        table_owner::claim(store, table.location(), &task.connector, consumer).await?;
+        Ok(table)
     }
 
     /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.

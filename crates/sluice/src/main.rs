@@ -31,6 +31,7 @@ mod references;
 mod run;
 mod signals;
 mod table;
+mod table_owner;
 mod topics;
 mod validate;
 mod worker;

@@ -33,6 +33,12 @@ def rows(store, place):
     return [json.loads(json.dumps(row, default=str)) for row in table.to_pylist()]
 
 
+def columns(store, place):
+    """The type of each column, as the log has it."""
+    schema = json.loads(open_table(store, place).schema().to_json())
+    return {field["name"]: field["type"] for field in schema["fields"]}
+
+
 def positions(store, place, apps):
     """How far each application got."""
     table = open_table(store, place)
