@@ -13,12 +13,12 @@ use tracing::{info, warn};
 use writer::Created;
 
 use crate::action::{Action, Add, Metadata, Protocol, Seen, Txn, commit_info};
+use crate::batch::Batch;
 use crate::columns::{Fit, Of, fit, grown, struct_type};
 use crate::decide::{Standing, TableState};
 use crate::log::{Log, ReadError};
 use crate::open::{OpenError, open};
 use crate::protocol::refusals;
-use crate::shared::Batch;
 use crate::stats::stats;
 use crate::table::{CommitError, Known, NewFile, Proposal, TableOptions};
 use crate::upkeep::{due, keep_up};

@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use writer::{FileRows, FileStatistics, PublishedFile, Store, TableOfFiles};
 
+use crate::batch::{Answer, Batch};
 use crate::columns::{Of, columns, columns_for, grown, struct_type};
 use crate::commit::{Keeper, Next};
 use crate::decide::Wish;
+use crate::file_maker::FileMaker;
 use crate::log::Log;
 use crate::metrics::TableMetrics;
-use crate::shared::{Answer, Batch, FileMaker};
 
 /// What a table is made with, and how it is written to.
 #[derive(Clone)]
