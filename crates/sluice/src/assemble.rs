@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use delta::{DeltaCommitter, Table};
+use delta::{DeltaCommitter, Table, TableOptions};
 use model::{Config, Invalid, Key, Offset, Settings, TopicPartition, find, named};
 use pipeline::{Budget, Clock, Control, Deadlines, Metrics, StoreRecovery, SystemClock, Task, TaskError, Wanted};
 use schema::{CONVERTERS, HEADER_CONVERTERS, Part};
@@ -20,7 +20,7 @@ use writer::{
 
 use crate::consumer::{self, Consumer, consumer};
 use crate::dead_letters;
-use crate::delta_connector::{self, TableRecovery, Tables};
+use crate::delta_connector::{self, Tables};
 use crate::guarantee;
 use crate::offsets::{Group, Target};
 use crate::offsets_import::as_positions;
@@ -210,19 +210,16 @@ impl House {
         let tasks = self.running_tasks.fetch_add(1, Ordering::Relaxed) + 1;
         let _running = Running(&self.running_tasks);
         let mut source_config = self.source_config(&task, &settings, tasks)?;
-        let of_connector = settings.size(&supervisor::keys::TASKS_MAX)?;
-        let (until_end, pace) = (source_config.bounds.until_end, spark_options::pace(&given, of_connector));
-        if table.is_some() {
-            source_config.bounds.starting = spark_options::starting(&given)?;
-        }
-        source_config.recovery = match &table {
-            Some(table) => Some(Arc::new(TableRecovery { table: table.clone(), connector: task.connector.clone() })),
-            None if probe.listable => Some(recovery(&store, &dry, on_existing, source_config.on_data_loss)),
+        let (until_end, mut pace) = (source_config.bounds.until_end, None);
+        match &table {
+            Some(table) => pace = self.read_for(table, &task.connector, &mut source_config, &given, &store)?,
+            None if probe.listable => {
+                source_config.recovery = Some(recovery(&store, &dry, on_existing, source_config.on_data_loss));
+            }
             None => {
                 warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
-                None
             }
-        };
+        }
         let opening = self.dead_letters(&task, &settings);
         let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };
         let dead_letters = dead_letters?;
@@ -252,7 +249,7 @@ impl House {
             clock: self.clock.clone(),
             metrics: self.metrics.task(&task.connector, u32::try_from(task.task).unwrap_or(u32::MAX)),
             deadlines: Deadlines { drain: deadline, revoke: deadline },
-            pace: if table.is_some() { pace? } else { None },
+            pace,
             until_end,
             seed,
         };
@@ -272,12 +269,17 @@ impl House {
         if probe.conditional != Conditional::Honoured {
             return Err(TaskError::Refused(table_positions::overwrites(store, probe)));
         }
-        let clock = self.clock.clone();
-        let now_ms = Arc::new(move || clock.now_ms());
-        let table = self.tables.open(&task.connector, given, store, &self.table_metrics, now_ms, seed).await?;
+        let options = self.table_options(&task.connector, given, seed)?;
+        let table = self.tables.open(&task.connector, given, store, options).await?;
         let consumer = self.consumer(&task.connector, of_lanes)?.properties;
         table_owner::claim(store, table.location(), &task.connector, consumer).await?;
         Ok(table)
+    }
+
+    /// How the table of connector `name` is made and written to.
+    pub(crate) fn table_options(&self, name: &str, given: &Settings, seed: u64) -> Result<TableOptions, Invalid> {
+        let clock = self.clock.clone();
+        delta_connector::table_options(name, given, &self.table_metrics, Arc::new(move || clock.now_ms()), seed)
     }
 
     /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.
