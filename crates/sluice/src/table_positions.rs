@@ -34,7 +34,8 @@ impl House {
         if probe.conditional != Conditional::Honoured {
             return Err(OffsetsError(overwrites(&store, probe)));
         }
-        Ok(Some((store, self.table_options(name, &given, seed()).map_err(wrong)?)))
+        let options = delta_connector::table_options(name, &given, self.surroundings(seed()));
+        Ok(Some((store, options.map_err(wrong)?)))
     }
 
     fn store(&self, settings: &Settings) -> Result<Store, OffsetsError> {

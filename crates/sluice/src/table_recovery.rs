@@ -14,7 +14,7 @@ use tracing::warn;
 use writer::Store;
 
 use crate::assemble::{House, seed};
-use crate::spark_options;
+use crate::{delta_connector, spark_options};
 
 /// How long a table that does not answer is asked for its positions; the group waits for the assignment meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -145,7 +145,7 @@ impl House {
             connector: connector.to_owned(),
             on_data_loss: source.on_data_loss,
             store: store.clone(),
-            options: self.table_options(connector, given, seed())?,
+            options: delta_connector::table_options(connector, given, self.surroundings(seed()))?,
         }));
         spark_options::pace(given, given.size(&supervisor::keys::TASKS_MAX)?)
     }
