@@ -20,7 +20,7 @@ use writer::{
 
 use crate::consumer::{self, Consumer, consumer};
 use crate::dead_letters;
-use crate::delta_connector::{self, Surroundings, TableRecovery, Tables};
+use crate::delta_connector::{self, Surroundings, Tables};
 use crate::guarantee;
 use crate::offsets::{Group, Target};
 use crate::offsets_import::as_positions;
@@ -210,15 +210,11 @@ impl House {
         let tasks = self.running_tasks.fetch_add(1, Ordering::Relaxed) + 1;
         let _running = Running(&self.running_tasks);
         let mut source_config = self.source_config(&task, &settings, tasks)?;
-        let of_connector = settings.size(&supervisor::keys::TASKS_MAX)?;
-        let (until_end, pace) = (source_config.bounds.until_end, spark_options::pace(&given, of_connector));
-        if table.is_some() {
-            source_config.bounds.starting = spark_options::starting(&given)?;
+        let (until_end, mut pace) = (source_config.bounds.until_end, None);
+        match &table {
+            Some(table) => pace = self.read_for(table, &task.connector, &mut source_config, &given, &store)?,
+            None => source_config.recovery = recovery(&store, probe, &dry, on_existing, source_config.on_data_loss),
         }
-        source_config.recovery = match &table {
-            Some(table) => Some(Arc::new(TableRecovery { table: table.clone(), connector: task.connector.clone() })),
-            None => recovery(&store, probe, &dry, on_existing, source_config.on_data_loss),
-        };
         let opening = self.dead_letters(&task, &settings);
         let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };
         let dead_letters = dead_letters?;
@@ -245,7 +241,7 @@ impl House {
             clock: self.clock.clone(),
             metrics: self.metrics.task(&task.connector, u32::try_from(task.task).unwrap_or(u32::MAX)),
             deadlines: self.deadlines(),
-            pace: if table.is_some() { pace? } else { None },
+            pace,
             until_end,
             seed,
         };
