@@ -361,13 +361,20 @@ const ODD: &[&str] = &[
     "{}",
     "[]",
     r#"{"number": null, "name": null}"#,
+    r#"{"name": 9.25}"#,
+    r#"{"name": {"a": [1, "b", null], "c": true}}"#,
+    r#"{"name": [1, 2]}"#,
+    r#"{"items": [{"x": "y"}]}"#,
+    r#"{"items": [{"x": 1}, 2]}"#,
+    r#"{"nested": {"x": "no", "y": "yes"}}"#,
+    r#"{"nested": 1, "number": 13}"#,
 ];
 
 fn permissive() -> Outcome {
     let (scene, lake) = (Scene::new("permissive", 1)?, Lake::new("permissive")?);
     let place = lake.place("table");
     let schema = "number BIGINT, small INT, single FLOAT, name STRING, flag BOOLEAN, at TIMESTAMP, day DATE, \
-        items ARRAY<STRUCT<x: INT>>, _corrupt_record STRING";
+        items ARRAY<STRUCT<x: INT>>, nested STRUCT<x: INT, y: STRING>, _corrupt_record STRING";
     let produced: Vec<_> = ODD.iter().map(|text| at(0, *text)).collect();
     scene.kafka.produce(&scene.topic, &produced)?;
     let changes = json!({"value.converter.schema.mode": "PERMISSIVE", "value.converter.schema.corrupt.column": "_corrupt_record"});
