@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tests::ring::{Outcome, Test};
-use tests::{Error, Need, Record, Services, Sluice};
+use tests::{Error, Need, Record, Services, Sluice, unique};
 
 use crate::support::{Scene, at, example};
 
@@ -53,18 +53,23 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Kafka, Need::Minio],
         run: lost_table,
     },
+    Test {
+        name: "a_commit_of_two_hundred_partitions_adds_one_file_or_two",
+        needs: &[Need::Kafka, Need::Minio],
+        run: many_partitions,
+    },
 ];
 
 const SCRIPT: &str = concat!(include_str!("../src/py/store.py"), include_str!("py/delta.py"));
 
 /// The table of a scene.
-struct Lake<'a> {
-    scene: &'a Scene,
-    place: String,
+pub(crate) struct Lake<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) place: String,
 }
 
 impl Lake<'_> {
-    fn ask(&self, action: &str, more: Value) -> Result<Value, Error> {
+    pub(crate) fn ask(&self, action: &str, more: Value) -> Result<Value, Error> {
         let mut request = self.scene.store.request(json!({"place": self.place}));
         for (name, value) in more.as_object().into_iter().flatten() {
             request[name] = value.clone();
@@ -73,7 +78,7 @@ impl Lake<'_> {
     }
 
     /// The numbers in the rows of the table, in order.
-    fn numbers(&self, column: &str) -> Result<Vec<i64>, Error> {
+    pub(crate) fn numbers(&self, column: &str) -> Result<Vec<i64>, Error> {
         let rows = self.ask("rows", json!({}))?;
         let mut numbers: Vec<i64> =
             rows.as_array().into_iter().flatten().filter_map(|row| row[column].as_i64()).collect();
@@ -82,18 +87,23 @@ impl Lake<'_> {
     }
 }
 
-fn config(scene: &Scene, place: &str, changes: Value) -> Value {
+/// The connector of connectors/iris-delta.json with this scene's names, and `changes`; a null takes the key away.
+pub(crate) fn config(scene: &Scene, place: &str, changes: Value) -> Value {
     let mut config = example("iris-delta")["config"].clone();
     let own = json!({"subscribe": scene.topic, "path": place, "store.url": scene.store.endpoint(), "commit.interval.ms": "500",
         "checkpointLocation": format!("{place}/_checkpoints")});
+    let map = config.as_object_mut().expect("an example's config is an object");
     for (name, value) in [own, changes].iter().filter_map(Value::as_object).flatten() {
-        config[name] = value.clone();
+        match value {
+            Value::Null => map.remove(name),
+            value => map.insert(name.clone(), value.clone()),
+        };
     }
     config
 }
 
 /// Irises, told apart by `prediction`.
-fn irises(numbers: std::ops::Range<i64>, partitions: i64) -> Vec<Record> {
+pub(crate) fn irises(numbers: std::ops::Range<i64>, partitions: i64) -> Vec<Record> {
     let iris = |number: i64| {
         json!({"sepal_length": 5.1 + number as f64, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": null,
             "prediction": number, "confidence": 0.25})
@@ -186,6 +196,10 @@ fn orders() -> Value {
     ]})
 }
 
+fn text(value: Option<Vec<u8>>) -> String {
+    String::from_utf8(value.unwrap_or_default()).unwrap_or_default()
+}
+
 /// Without a schema for the values.
 fn inferring(scene: &Scene, place: &str, changes: Value) -> Value {
     let mut config = config(scene, place, changes);
@@ -214,7 +228,10 @@ fn columns_of_the_table() -> Outcome {
     let records: Vec<Record> = good.iter().chain(&bad).map(|value| at(0, value.to_string())).collect();
     scene.kafka.produce(&scene.topic, &records)?;
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
-    let changes = json!({"partitionBy": "day", "errors.tolerance": "all", "errors.log.enable": "true", "errors.log.include.messages": "true"});
+    let dead = unique("dead");
+    let changes = json!({"partitionBy": "day", "errors.tolerance": "all", "errors.log.enable": "true",
+        "errors.log.include.messages": "true", "errors.deadletterqueue.topic.name": dead,
+        "errors.deadletterqueue.topic.replication.factor": "1"});
     sluice.create(&scene.connector, &inferring(&scene, &lake.place, changes))?;
     scene.wait_committed(&[8])?;
     let rows = lake.ask("rows", json!({}))?;
@@ -230,6 +247,9 @@ fn columns_of_the_table() -> Outcome {
     let description = lake.ask("description", json!({}))?;
     assert_eq!(description["columns"], json!(["day", "id", "price", "at", "place", "count", "note"]));
     assert_eq!(sluice.metric("sluice_rejected_records_total", &scene.connector)?, 5);
+    let letters = scene.kafka.consume(&unique("reader"), &dead, bad.len())?;
+    let letters: Vec<String> = letters.into_iter().map(|letter| text(letter.value)).collect();
+    assert_eq!(letters, bad.each_ref().map(Value::to_string));
     let log = sluice.log();
     for reason in ["price", "id: is INTEGER in", "NOT NULL", "count", "ID"] {
         assert!(log.contains(reason), "{reason} is not in {log}");
@@ -373,7 +393,7 @@ fn killed() -> Outcome {
 
 fn directory() -> Outcome {
     let scene = Scene::new("directory", 2)?;
-    let directory = std::env::temp_dir().join(tests::unique("lake"));
+    let directory = std::env::temp_dir().join(unique("lake"));
     std::fs::create_dir_all(&directory)
         .map_err(|error| Error::Call { what: "mkdir".to_owned(), why: error.to_string() })?;
     let lake = Lake { scene: &scene, place: directory.join("table").display().to_string() };
@@ -424,6 +444,45 @@ fn lost_table() -> Outcome {
     sluice.restart()?;
     let trace = sluice.wait_failed(&scene.connector)?;
     assert!(trace.contains("was that table lost"), "{trace}");
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn many_partitions() -> Outcome {
+    let partitions = 200;
+    let scene = Scene::new("many", partitions)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let schema = "prediction INT, half STRING";
+    let changes = json!({"commit.interval.ms": "1000", "partitionBy": "half", "value.converter.schema": schema});
+    sluice.create(&scene.connector, &config(&scene, &lake.place, changes))?;
+    let (rounds, each) = (10, 2_000);
+    for round in 0..rounds {
+        let half = |number: i64| if number / 200 % 2 == 0 { "a" } else { "b" };
+        let value = |number: i64| json!({"prediction": number, "half": half(number)});
+        let numbers = round * each..(round + 1) * each;
+        let records: Vec<Record> =
+            numbers.map(|number| at((number % i64::from(partitions)) as i32, value(number).to_string())).collect();
+        scene.kafka.produce(&scene.topic, &records)?;
+        sluice.wait_published(&scene.connector, ((round + 1) * each) as u64)?;
+    }
+    let of_each = rounds * each / i64::from(partitions);
+    scene.wait_committed(&vec![of_each; partitions as usize])?;
+    assert_eq!(lake.numbers("prediction")?, (0..rounds * each).collect::<Vec<i64>>());
+    let description = lake.ask("description", json!({}))?;
+    let metric = |name: &str| sluice.metric(name, &scene.connector);
+    let (commits, cuts) = (metric("sluice_delta_commits_total")?, metric("sluice_cuts_total")?);
+    let files = metric("sluice_delta_added_files_total")?;
+    assert_eq!(
+        (&description["files"], &json!(metric("sluice_published_files_total")?)),
+        (&json!(files), &json!(files))
+    );
+    assert_eq!(metric("sluice_published_bytes_total")?, metric("sluice_delta_added_bytes_total")?);
+    assert_eq!(sluice.published(&scene.connector)?, (rounds * each) as u64, "each record is counted once");
+    assert!(files <= 2 * commits, "a file for each path: {files} files in {commits} commits");
+    assert!(files * 20 <= cuts, "lanes that cut together commit together: {files} files of {cuts} cuts");
+    let more = json!({"bucket": scene.bucket, "prefix": "t"});
+    assert_eq!(lake.ask("wrong_statistics", more)?["wrong"], json!([]));
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
 }

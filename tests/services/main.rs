@@ -19,6 +19,7 @@ mod registry;
 mod registry_access;
 mod settings;
 mod spark;
+mod spark_options;
 mod store_faults;
 mod store_features;
 mod streams;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             files::TESTS,
             types::TESTS,
             delta::TESTS,
+            spark_options::TESTS,
             peers::TESTS,
             spark::TESTS,
             views::TESTS,

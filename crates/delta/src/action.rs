@@ -141,8 +141,15 @@ pub(crate) enum Action {
     Add(Add),
 }
 
-/// The first line of a commit: what was done to `version`, by whom. `nonce` makes two commits that do the same differ.
-pub(crate) fn commit_info(operation: &str, read_version: Option<u64>, nonce: u64, now_ms: i64) -> Action {
+/// The first line of a commit: what was done to `version`, by whom. `nonce` makes two commits that do the same differ;
+/// `user_metadata` is what people want to read there.
+pub(crate) fn commit_info(
+    operation: &str,
+    read_version: Option<u64>,
+    nonce: u64,
+    now_ms: i64,
+    user_metadata: Option<&str>,
+) -> Action {
     let mut info = json!({
         "timestamp": now_ms,
         "operation": operation,
@@ -153,6 +160,9 @@ pub(crate) fn commit_info(operation: &str, read_version: Option<u64>, nonce: u64
     });
     if let Some(version) = read_version {
         info["readVersion"] = json!(version);
+    }
+    if let Some(text) = user_metadata {
+        info["userMetadata"] = json!(text);
     }
     Action::CommitInfo(info)
 }

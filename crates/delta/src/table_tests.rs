@@ -9,13 +9,13 @@ use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
-use writer::{Abilities, Fate, FaultyStore, FileStatistics, Request, RetryRules, Store};
+use writer::{Abilities, Fate, FaultyStore, FileStatistics, Request, RetryRules, Store, TableOfFiles};
 
 use crate::decide::Wish;
 use crate::metrics::Metrics;
-use crate::table::{CommitError, NewFile, Proposal, Table, TableOptions};
+use crate::table::{CommitError, Committed, NewFile, Proposal, Table, TableOptions};
 
-fn store(objects: Arc<dyn ObjectStore>) -> Store {
+pub(crate) fn store(objects: Arc<dyn ObjectStore>) -> Store {
     let rules = RetryRules {
         attempts: 2,
         backoff: Duration::from_millis(10),
@@ -26,16 +26,18 @@ fn store(objects: Arc<dyn ObjectStore>) -> Store {
     Store::with(objects, "store", Abilities { metadata: true, conditional: true }, rules, 1)
 }
 
-fn options(seed: u64) -> TableOptions {
+pub(crate) fn options(seed: u64) -> TableOptions {
     TableOptions {
         location: "lake/t".to_owned(),
         partition_columns: None,
         properties: Map::new(),
         merge_schema: false,
+        user_metadata: None,
         linger: Duration::from_millis(5),
         now_ms: Arc::new(|| 1_700_000_000_000),
         seed,
         metrics: Metrics::default().table("c", "t"),
+        encoded: Arc::new(|_| ()),
     }
 }
 
@@ -51,16 +53,21 @@ fn proposal_of(app_id: &str, start: i64, end: i64, writer: &str, schema: Arc<Sch
         schema,
         partition_values: Map::new(),
         statistics: FileStatistics { rows: (end - start).unsigned_abs(), columns: Vec::new() },
+        written_ms: 0,
     };
-    Proposal { wish: Wish { app_id: app_id.to_owned(), start, end }, files: vec![file] }
+    Proposal { wish: Wish { app_id: app_id.to_owned(), start, end }, files: vec![file], rows: Vec::new() }
 }
 
-fn proposal(app_id: &str, start: i64, end: i64) -> Proposal {
+fn in_version(version: u64) -> Result<Committed, CommitError> {
+    Ok(Committed { version, shared: Vec::new() })
+}
+
+pub(crate) fn proposal(app_id: &str, start: i64, end: i64) -> Proposal {
     proposal_of(app_id, start, end, "w", columns(&["a"]))
 }
 
 /// The lines of all commits.
-async fn log(objects: &InMemory) -> Vec<Vec<Value>> {
+pub(crate) async fn log(objects: &InMemory) -> Vec<Vec<Value>> {
     let mut commits = Vec::new();
     for version in 0.. {
         let path = object_store::path::Path::from(format!("lake/t/_delta_log/{version:020}.json"));
@@ -84,13 +91,13 @@ fn ranges(log: &[Vec<Value>], app_id: &str) -> Vec<(i64, i64)> {
         .collect()
 }
 
-async fn put(objects: &InMemory, version: u64, lines: &[Value]) {
+pub(crate) async fn put(objects: &InMemory, version: u64, lines: &[Value]) {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let path = object_store::path::Path::from(format!("lake/t/_delta_log/{version:020}.json"));
     object_store::ObjectStoreExt::put(objects, &path, text.into()).await.unwrap();
 }
 
-fn table_lines(fields: Value, properties: Value) -> Vec<Value> {
+pub(crate) fn table_lines(fields: Value, properties: Value) -> Vec<Value> {
     let schema = json!({"type": "struct", "fields": fields}).to_string();
     vec![
         json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
@@ -99,7 +106,7 @@ fn table_lines(fields: Value, properties: Value) -> Vec<Value> {
     ]
 }
 
-fn long(name: &str) -> Value {
+pub(crate) fn long(name: &str) -> Value {
     json!({"name": name, "type": "long", "nullable": true, "metadata": {}})
 }
 
@@ -111,14 +118,15 @@ async fn a_commit_without_contention_is_one_request_and_a_table_is_opened_by_few
     let table = Table::open(store(Arc::new(counted.clone())), options(1)).await.unwrap();
     table.commit(proposal("c:t:0", 0, 1)).await.unwrap();
     let before = requests();
-    for offset in 1..21 {
-        assert_eq!(table.commit(proposal("c:t:0", offset, offset + 1)).await, Ok(offset.unsigned_abs() + 1));
+    for offset in 1i64..21 {
+        let committed = table.commit(proposal("c:t:0", offset, offset + 1)).await;
+        assert_eq!(committed, in_version(offset.unsigned_abs() + 1));
     }
     let after = requests();
     assert_eq!([0, 1, 2, 3].map(|kind| after[kind] - before[kind]), [20, 0, 0, 0], "PUT, GET, HEAD, LIST");
     let both = [table.commit(proposal("c:t:0", 21, 22)), table.commit(proposal("c:t:1", 0, 9))];
     for version in futures::future::join_all(both).await {
-        assert_eq!(version, Ok(22), "lanes that cut together share a commit");
+        assert_eq!(version, in_version(22), "lanes that cut together share a commit");
     }
     let before = requests();
     let other = Table::open(store(Arc::new(counted.clone())), options(2)).await.unwrap();
@@ -169,8 +177,8 @@ async fn what_somebody_else_wrote_is_not_written_again() {
     let error = zombie.commit(proposal("c:t:0", 5, 7)).await.unwrap_err();
     assert!(matches!(&error, CommitError::Overtaken(why) if why.contains("goes on at offset 9")), "{error}");
     // Another topic-partition is not concerned, and the same cut again is there already.
-    assert_eq!(zombie.commit(proposal("c:t:1", 0, 2)).await, Ok(3));
-    assert_eq!(zombie.commit(proposal("c:t:0", 5, 9)).await, Ok(3));
+    assert_eq!(zombie.commit(proposal("c:t:1", 0, 2)).await, in_version(3));
+    assert_eq!(zombie.commit(proposal("c:t:0", 5, 9)).await, in_version(3));
     assert_eq!(ranges(&log(&objects).await, "c:t:0"), [(0, 5), (5, 9)]);
 }
 

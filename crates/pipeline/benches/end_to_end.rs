@@ -114,6 +114,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
             schema: "".into(),
             config: fingerprint,
             tagging: None,
+            shared_bytes: 0,
         },
         given_schema: None,
         fingerprint,
@@ -137,6 +138,8 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
             clock: Arc::new(SystemClock),
             metrics: metrics.clone(),
             deadlines: Deadlines { drain: Duration::from_secs(60), revoke: Duration::from_secs(60) },
+            pace: None,
+            until_end: false,
             seed: 1,
         };
         let (steering, line) = control(Wanted::Run);

@@ -105,3 +105,19 @@ def append(store, place, rows):
     data = pa.Table.from_pylist(rows, schema=pa.schema(schema))
     write_deltalake(place, data, mode="append", storage_options=options(store))
     return table.version()
+
+
+def written_by(store, place, rows, txns):
+    """A table of delta-rs whose last commit says how far these applications are, as kafka-delta-ingest does."""
+    import pyarrow as pa
+    from deltalake import CommitProperties, Transaction, write_deltalake
+
+    types = {"sepal_length": pa.float32(), "prediction": pa.int32()}
+    data = pa.Table.from_pylist(rows, schema=pa.schema(list(types.items())))
+    said = CommitProperties(app_transactions=[Transaction(app, version) for app, version in txns.items()])
+    write_deltalake(place, data, mode="append", storage_options=options(store), commit_properties=said)
+    return open_table(store, place).version()
+
+
+def history(store, place):
+    return open_table(store, place).history()
