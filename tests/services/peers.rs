@@ -17,6 +17,11 @@ pub(crate) const TESTS: &[Test] = &[
         run: read_alike,
     },
     Test {
+        name: "a_table_with_type_widening_takes_wider_columns_of_ours_and_of_spark",
+        needs: &[Need::Kafka, Need::Minio, Need::Spark],
+        run: type_widening,
+    },
+    Test {
         name: "tables_that_delta_rs_made_are_appended_to",
         needs: &[Need::Kafka, Need::Minio, Need::Spark],
         run: tables_of_delta_rs,
@@ -391,5 +396,41 @@ fn beside_delta_rs() -> Outcome {
     }
     let newest: Newest = peers("newest", json!({"place": place}))?;
     assert_eq!(newest.lacking, Vec::<u64>::new());
+    Ok(())
+}
+
+fn type_widening() -> Outcome {
+    let scene = Scene::new("widening", 2)?;
+    let lake = Lake::new("widening")?;
+    let place = lake.place("table");
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let with = |schema: &str| config(&scene, &place, schema, json!({"delta.enableTypeWidening": "true"}));
+    let narrow = "id INT, small SMALLINT, single FLOAT, amount DECIMAL(8,2), items ARRAY<INT>";
+    let wide = "amount DECIMAL(12,4), items ARRAY<BIGINT>, id BIGINT, small SMALLINT, single DOUBLE";
+    let value =
+        |id: i64, single: f64| json!({"id": id, "small": id % 9, "single": single, "amount": 2.25, "items": [id]});
+    let large = 1i64 << 40;
+    sluice.create(&scene.connector, &with(narrow))?;
+    scene.kafka.produce(&scene.topic, &records(&[value(1, 0.5), value(2, 0.25)], 2))?;
+    scene.wait_committed(&[1, 1])?;
+    sluice.put(&format!("/connectors/{}/config", scene.connector), Some(&with(wide)))?;
+    scene.kafka.produce(&scene.topic, &records(&[value(large, 0.1), value(large + 1, 1e300)], 2))?;
+    scene.wait_committed(&[2, 2])?;
+
+    // Spark widens a column; rows of the old type follow.
+    let spark = Services::spark()?;
+    let statement = format!("ALTER TABLE delta.`{place}` CHANGE COLUMN small TYPE INT");
+    spark.call::<Value>(SPARK, "sql", &json!({"statements": [statement]}))?;
+    scene.kafka.produce(&scene.topic, &records(&[value(5, 0.5), value(6, 0.5)], 2))?;
+    scene.wait_committed(&[3, 3])?;
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    let request = json!({"place": place, "version": null});
+    let seen: Seen = spark.call(SPARK, "read", &request)?;
+    assert_eq!(ids(&seen.rows), [1, 2, 5, 6, large, large + 1]);
+    let found = |id: i64| seen.rows.iter().find(|row| row["id"] == json!(id)).cloned().unwrap_or_default();
+    assert_eq!((&found(1)["single"], &found(large)["single"]), (&json!(0.5), &json!(0.1)));
+    assert_eq!((&found(large)["items"], &found(large)["amount"]), (&json!([large]), &found(1)["amount"]));
+    let by_duckdb: Seen = spark.call(SPARK, "read_duckdb", &request)?;
+    same("Spark and DuckDB", &seen, &by_duckdb);
     Ok(())
 }
