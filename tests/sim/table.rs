@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
-use delta::{DeltaCommitter, Table, TableOptions, app_id};
+use delta::{DeltaCommitter, Table, TableOptions, UpkeepOptions, app_id};
 use model::{Offset, TopicPartition};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
@@ -115,6 +115,7 @@ impl World {
             linger: Duration::from_millis(50),
             now_ms: Arc::new(move || clock.now_ms()),
             seed: self.seed * 1_000 + life,
+            upkeep: UpkeepOptions::default(),
             metrics: delta::Metrics::default().table("c", "t"),
         };
         let table = Table::open(store.clone(), options).await.ok()?;

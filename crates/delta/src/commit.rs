@@ -19,7 +19,7 @@ use crate::open::{OpenError, open};
 use crate::protocol::refusals;
 use crate::stats::stats;
 use crate::table::{CommitError, Known, NewFile, Proposal, TableOptions};
-use crate::upkeep::{due, keep_up};
+use crate::upkeep::{due, write_checkpoint};
 
 /// Versions that a commit is tried for, one after the other.
 const ATTEMPTS_MAX: usize = 100;
@@ -29,7 +29,7 @@ const CATCH_UP_MAX: usize = 100;
 
 /// What is known of a table is true for this long without a look: its log keeps commits for [`LOG_RETENTION_MIN`] at least,
 /// so the name of the next commit cannot be free again because the log was cleaned up.
-const FRESH: Duration = Duration::from_secs(15 * 60);
+pub(crate) const FRESH: Duration = Duration::from_secs(15 * 60);
 
 /// The shortest `delta.logRetentionDuration` that a table may have.
 const LOG_RETENTION_MIN: Duration = Duration::from_secs(60 * 60);
@@ -49,14 +49,23 @@ pub(crate) struct Keeper {
     /// A commit was sent whose outcome is not known.
     is_unsure: bool,
     nonces: u64,
-    upkeep: Option<JoinHandle<()>>,
+    checkpoint: Option<JoinHandle<()>>,
     shared: Arc<Mutex<Known>>,
 }
 
 impl Keeper {
     pub(crate) fn new(log: Log, options: TableOptions, shared: Arc<Mutex<Known>>) -> Keeper {
         let nonces = options.seed;
-        Keeper { log, options, state: None, known_at: Instant::now(), is_unsure: true, nonces, upkeep: None, shared }
+        Keeper {
+            log,
+            options,
+            state: None,
+            known_at: Instant::now(),
+            is_unsure: true,
+            nonces,
+            checkpoint: None,
+            shared,
+        }
     }
 
     pub(crate) fn linger(&self) -> Duration {
@@ -253,19 +262,19 @@ impl Keeper {
             let files = || due.iter().flat_map(|index| &proposals[*index].files);
             let bytes = files().map(|file| file.bytes).sum();
             self.options.metrics.committed(files().count(), bytes, since.elapsed());
-            self.begin_upkeep(version);
+            self.begin_checkpoint(version);
             due.into_iter().for_each(|index| answers[index] = Some(Ok(version)));
         }
         Ok(())
     }
 
-    /// Upkeep goes on beside commits, one at a time.
-    fn begin_upkeep(&mut self, version: u64) {
-        let Some(due) = self.state.as_ref().and_then(|state| due(version, &state.protocol, &state.metadata)) else {
-            return;
-        };
-        if self.upkeep.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.upkeep = Some(tokio::spawn(keep_up(self.log.clone(), due, (self.options.now_ms)())));
+    /// A checkpoint is written beside commits, one at a time.
+    fn begin_checkpoint(&mut self, version: u64) {
+        if self.state.as_ref().is_some_and(|state| due(version, &state.metadata))
+            && self.checkpoint.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            let work = write_checkpoint(self.log.clone(), version, self.options.metrics.clone());
+            self.checkpoint = Some(tokio::spawn(work));
         }
     }
 
@@ -319,7 +328,7 @@ impl Keeper {
         let read = self.state.as_ref().map(|state| state.version);
         let version = read.map_or(0, |version| version + 1);
         self.nonces = self.nonces.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        actions.insert(0, commit_info(operation, read, self.nonces, (self.options.now_ms)()));
+        actions.insert(0, commit_info(operation, true, read, self.nonces, (self.options.now_ms)()));
         // Should this future end here, the outcome is unknown too.
         self.is_unsure = true;
         let sent_at = Instant::now();
@@ -342,7 +351,7 @@ impl Keeper {
                 Action::Protocol(protocol) => seen.protocol = Some(protocol),
                 Action::Metadata(metadata) => seen.metadata = Some(metadata),
                 Action::Txn(txn) => seen.txns.push(txn),
-                Action::CommitInfo(_) | Action::Add(_) => {}
+                Action::CommitInfo(_) | Action::Add(_) | Action::Remove(_) => {}
             }
         }
         match (&mut self.state, seen) {

@@ -31,3 +31,4 @@ pub use committer::{DeltaCommitter, app_id, sealed_by};
 pub use decide::Wish;
 pub use metrics::{Metrics, TableMetrics};
 pub use table::{CommitError, Known, NewFile, Proposal, Table, TableOptions};
+pub use upkeep::{Compaction, Removable, UpkeepOptions, Vacuum};

@@ -15,6 +15,7 @@ use crate::commit::Keeper;
 use crate::decide::Wish;
 use crate::log::Log;
 use crate::metrics::TableMetrics;
+use crate::upkeep::{self, Upkeep, UpkeepOptions};
 
 /// What a table is made with, and how it is written to.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub struct TableOptions {
     pub seed: u64,
     /// What is counted.
     pub metrics: TableMetrics,
+    /// What is done beside commits.
+    pub upkeep: UpkeepOptions,
 }
 
 impl fmt::Debug for TableOptions {
@@ -120,11 +123,11 @@ impl Table {
         let known: Arc<Mutex<Known>> = Arc::default();
         let location = options.location.as_str().into();
         let log = Log::new(store, &options.location).map_err(CommitError::Refused)?;
-        let mut keeper = Keeper::new(log, options, known.clone());
+        let mut keeper = Keeper::new(log.clone(), options.clone(), known.clone());
         keeper.reload().await?;
         keeper.check()?;
         let (requests, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(keep(keeper, inbox));
+        tokio::spawn(keep(keeper, inbox, upkeep::begin(&log, &options)));
         Ok(Table { requests, known, location })
     }
 
@@ -164,7 +167,7 @@ fn gone() -> CommitError {
 }
 
 /// Serves requests until no handle is left.
-async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>) {
+async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>, _upkeep: Option<Upkeep>) {
     while let Some(first) = inbox.recv().await {
         let since = Instant::now();
         let mut requests = vec![first];

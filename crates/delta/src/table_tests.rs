@@ -14,8 +14,9 @@ use writer::{Abilities, Fate, FaultyStore, FileStatistics, Request, RetryRules, 
 use crate::decide::Wish;
 use crate::metrics::Metrics;
 use crate::table::{CommitError, NewFile, Proposal, Table, TableOptions};
+use crate::upkeep::UpkeepOptions;
 
-fn store(objects: Arc<dyn ObjectStore>) -> Store {
+pub(crate) fn store(objects: Arc<dyn ObjectStore>) -> Store {
     let rules = RetryRules {
         attempts: 2,
         backoff: Duration::from_millis(10),
@@ -26,7 +27,7 @@ fn store(objects: Arc<dyn ObjectStore>) -> Store {
     Store::with(objects, "store", Abilities { metadata: true, conditional: true }, rules, 1)
 }
 
-fn options(seed: u64) -> TableOptions {
+pub(crate) fn options(seed: u64) -> TableOptions {
     TableOptions {
         location: "lake/t".to_owned(),
         partition_columns: None,
@@ -35,6 +36,7 @@ fn options(seed: u64) -> TableOptions {
         linger: Duration::from_millis(5),
         now_ms: Arc::new(|| 1_700_000_000_000),
         seed,
+        upkeep: UpkeepOptions::default(),
         metrics: Metrics::default().table("c", "t"),
     }
 }

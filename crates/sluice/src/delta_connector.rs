@@ -13,9 +13,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 use source::{Recovered, Recovery};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use writer::{ColumnsPartitioner, ParquetFormat, TableFormat};
+
+use crate::delta_upkeep;
 
 /// Where the table is.
 pub(crate) const PATH: Key = Key::new(
@@ -157,7 +160,6 @@ const NOT_HERE: &[&str] = &[
     "schema.compatibility",
     "on.existing.object",
     "enable.conditional.writes",
-    "upload.orphan.age.ms",
     "s3.compression.type",
     "s3.compression.level",
     "json.decimal.format",
@@ -291,8 +293,17 @@ pub(crate) fn guarantee(settings: &Settings) -> Result<String, Invalid> {
 }
 
 /// The tables of a process: tasks of one connector share one.
-#[derive(Default)]
-pub(crate) struct Tables(tokio::sync::Mutex<BTreeMap<String, std::sync::Weak<Table>>>);
+pub(crate) struct Tables {
+    open: tokio::sync::Mutex<BTreeMap<String, std::sync::Weak<Table>>>,
+    /// Files of one table at a time are rewritten.
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Tables {
+    fn default() -> Tables {
+        Tables { open: tokio::sync::Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
+    }
+}
 
 impl Tables {
     /// The table of connector `name`, opened if no task has it open.
@@ -314,11 +325,12 @@ impl Tables {
             partition_columns,
             properties: properties(settings),
             merge_schema: settings.boolean(&MERGE_SCHEMA)?,
+            upkeep: delta_upkeep::options(settings, interval, &self.turn)?,
             linger: (interval / 10).min(LINGER_MAX),
             now_ms,
             seed,
         };
-        let mut tables = self.0.lock().await;
+        let mut tables = self.open.lock().await;
         let key = format!("{name} {} {}", store.name(), options.location);
         if let Some(table) = tables.get(&key).and_then(std::sync::Weak::upgrade) {
             return Ok(table);
