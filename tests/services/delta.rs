@@ -12,6 +12,22 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Kafka, Need::Minio],
         run: spark_job,
     },
+    Test { name: "an_uncontended_commit_is_one_request", needs: &[Need::Kafka, Need::Minio], run: one_request },
+    Test {
+        name: "records_are_read_as_the_columns_of_a_table_that_is_there_have_them",
+        needs: &[Need::Kafka, Need::Minio],
+        run: columns_of_the_table,
+    },
+    Test {
+        name: "a_table_without_merge_schema_takes_no_new_field_and_loses_none_in_silence",
+        needs: &[Need::Kafka, Need::Minio],
+        run: no_new_columns,
+    },
+    Test {
+        name: "permissive_keeps_what_does_not_fit_beside_nulls",
+        needs: &[Need::Kafka, Need::Minio],
+        run: permissive,
+    },
     Test {
         name: "two_processes_that_are_killed_at_any_time_append_every_record_once",
         needs: &[Need::Kafka, Need::Minio],
@@ -110,6 +126,148 @@ fn spark_job() -> Outcome {
     all.push(1_000);
     assert_eq!(lake.numbers("prediction")?, all);
     assert_eq!(lake.ask("description", json!({}))?["columns"][6], json!("note"));
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+/// Requests to S3 since the process began: files and commits are PUTs, everything else is what a commit should not need.
+fn requests(sluice: &Sluice, connector: &str) -> Result<(u64, u64), Error> {
+    let puts = sluice.requests(connector, "PutObject")?;
+    Ok((puts, sluice.metric("sluice_store_requests_total", connector)? - puts))
+}
+
+fn one_request() -> Outcome {
+    let scene = Scene::new("requests", 2)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &lake.place, json!({"commit.interval.ms": "300"})))?;
+    let count = |name: &str| sluice.metric(name, &scene.connector);
+    scene.kafka.produce(&scene.topic, &irises(0..2, 2))?;
+    scene.wait_committed(&[1, 1])?;
+    let (puts, others) = requests(&sluice, &scene.connector)?;
+    let (files, commits) = (count("sluice_delta_added_files_total")?, count("sluice_delta_commits_total")?);
+    for round in 1..=8 {
+        scene.kafka.produce(&scene.topic, &irises(2 * round..2 * round + 2, 2))?;
+        scene.wait_committed(&[round + 1; 2])?;
+    }
+    let commits = count("sluice_delta_commits_total")? - commits;
+    assert!((8..=16).contains(&commits), "{commits} commits");
+    let files = count("sluice_delta_added_files_total")? - files;
+    let (puts_now, others_now) = requests(&sluice, &scene.connector)?;
+    assert_eq!((puts_now - puts, others_now - others), (files + commits, 0), "{files} files, {commits} commits");
+    assert_eq!(count("sluice_delta_commit_conflicts_total")?, 0);
+    let version = lake.ask("description", json!({}))?["version"].as_u64();
+    assert_eq!(version, Some(count("sluice_delta_table_version")?));
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+/// Of a table that somebody else made: types that no inference finds, and a column that must not be null.
+fn orders() -> Value {
+    let field = |name: &str, kind: Value, nullable: bool| json!({"name": name, "type": kind, "nullable": nullable, "metadata": {}});
+    let place = json!({"type": "struct", "fields": [field("lat", json!("float"), true)]});
+    json!({"type": "struct", "fields": [
+        field("day", json!("date"), true),
+        field("id", json!("integer"), false),
+        field("price", json!("decimal(9,2)"), true),
+        field("at", json!("timestamp"), true),
+        field("place", place, true),
+        field("count", json!("long"), true),
+    ]})
+}
+
+/// Without a schema for the values.
+fn inferring(scene: &Scene, place: &str, changes: Value) -> Value {
+    let mut config = config(scene, place, changes);
+    config.as_object_mut().into_iter().for_each(|config| drop(config.remove("value.converter.schema")));
+    config
+}
+
+fn columns_of_the_table() -> Outcome {
+    let scene = Scene::new("orders", 1)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    lake.ask("create", json!({"schema": orders().to_string(), "partition_by": ["day"]}))?;
+    let (good, bad) = (
+        [
+            json!({"id": 1, "price": "12.50", "at": "2026-01-02T03:04:05Z", "place": {"lat": 1}, "day": "2026-01-02"}),
+            json!({"id": 2, "price": 3, "note": "new", "place": {"lat": 1.5, "lon": 2}, "day": "2026-01-02", "count": 7}),
+            json!({"id": 3, "price": 0.25, "day": null}),
+        ],
+        [
+            json!({"id": 4, "price": "dear"}),
+            json!({"id": 5_000_000_000_i64}),
+            json!({"price": 1}),
+            json!({"id": 6, "count": 1.5}),
+            json!({"ID": 7, "id": 7}),
+        ],
+    );
+    let records: Vec<Record> = good.iter().chain(&bad).map(|value| at(0, value.to_string())).collect();
+    scene.kafka.produce(&scene.topic, &records)?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let changes = json!({"partitionBy": "day", "errors.tolerance": "all", "errors.log.enable": "true", "errors.log.include.messages": "true"});
+    sluice.create(&scene.connector, &inferring(&scene, &lake.place, changes))?;
+    scene.wait_committed(&[8])?;
+    let rows = lake.ask("rows", json!({}))?;
+    let row = |id: i64| rows.as_array().into_iter().flatten().find(|row| row["id"] == json!(id)).cloned();
+    assert_eq!(rows.as_array().map(Vec::len), Some(3), "{rows}");
+    let first = row(1).unwrap_or_default();
+    assert_eq!((&first["price"], &first["day"], &first["note"]), (&json!("12.50"), &json!("2026-01-02"), &json!(null)));
+    assert_eq!(first["at"], json!("2026-01-02 03:04:05+00:00"));
+    let second = row(2).unwrap_or_default();
+    assert_eq!((&second["price"], &second["note"], &second["count"]), (&json!("3.00"), &json!("new"), &json!(7)));
+    assert_eq!(second["place"], json!({"lat": 1.5, "lon": 2}));
+    assert_eq!(row(3).unwrap_or_default()["price"], json!("0.25"));
+    let description = lake.ask("description", json!({}))?;
+    assert_eq!(description["columns"], json!(["day", "id", "price", "at", "place", "count", "note"]));
+    assert_eq!(sluice.metric("sluice_rejected_records_total", &scene.connector)?, 5);
+    let log = sluice.log();
+    for reason in ["price", "id: is INTEGER in", "NOT NULL", "count", "ID"] {
+        assert!(log.contains(reason), "{reason} is not in {log}");
+    }
+    assert_eq!(sluice.terminate()?, 0, "{log}");
+    Ok(())
+}
+
+fn no_new_columns() -> Outcome {
+    let scene = Scene::new("fixed", 1)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    lake.ask("create", json!({"schema": orders().to_string(), "partition_by": []}))?;
+    let values = [json!({"id": 1}), json!({"id": 2, "note": "new"})];
+    let records: Vec<Record> = values.iter().map(|value| at(0, value.to_string())).collect();
+    scene.kafka.produce(&scene.topic, &records)?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &inferring(&scene, &lake.place, json!({"mergeSchema": "false"})))?;
+    let trace = sluice.wait_failed(&scene.connector)?;
+    assert!(trace.contains("@1") && trace.contains("field note") && trace.contains("mergeSchema"), "{trace}");
+    sluice.put(
+        &format!("/connectors/{}/config", scene.connector),
+        Some(&inferring(&scene, &lake.place, json!({"mergeSchema": "true"}))),
+    )?;
+    scene.wait_committed(&[2])?;
+    let rows = lake.ask("rows", json!({}))?;
+    assert!(rows.as_array().into_iter().flatten().any(|row| row["note"] == json!("new")), "{rows}");
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn permissive() -> Outcome {
+    let scene = Scene::new("permissive", 1)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let texts = [r#"{"id": 1, "name": "a"}"#, r#"{"id": "x", "name": "b"}"#, "no JSON"];
+    let records: Vec<Record> = texts.iter().map(|text| at(0, (*text).to_owned())).collect();
+    scene.kafka.produce(&scene.topic, &records)?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let changes = json!({"value.converter.schema": "id INT NOT NULL, name STRING, _corrupt_record STRING",
+        "value.converter.schema.mode": "PERMISSIVE"});
+    sluice.create(&scene.connector, &config(&scene, &lake.place, changes))?;
+    scene.wait_committed(&[3])?;
+    let rows = lake.ask("rows", json!({}))?;
+    let expected = json!([
+        {"id": 1, "name": "a", "_corrupt_record": null},
+        {"id": null, "name": "b", "_corrupt_record": texts[1]},
+        {"id": null, "name": null, "_corrupt_record": texts[2]},
+    ]);
+    assert_eq!(rows, expected);
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
 }

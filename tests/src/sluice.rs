@@ -322,10 +322,22 @@ impl Sluice {
 
     /// The sum of a metric over all samples of a connector; 0 while there is none.
     pub fn metric(&self, name: &str, connector: &str) -> Result<u64, Error> {
+        self.samples(name, &[("connector", connector)])
+    }
+
+    /// Requests of a connector to S3 that ask for `operation`.
+    pub fn requests(&self, connector: &str, operation: &str) -> Result<u64, Error> {
+        self.samples("sluice_store_requests_total", &[("connector", connector), ("operation", operation)])
+    }
+
+    /// The sum of a metric over all samples with these labels.
+    fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Result<u64, Error> {
         let samples = self.get("/metrics")?.body;
-        let (prefix, label) = (format!("{name}{{"), format!("connector=\"{connector}\""));
+        let prefix = format!("{name}{{");
+        let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let lines = samples.as_str().unwrap_or_default().lines();
-        let values = lines.filter(|line| line.starts_with(&prefix) && line.contains(&label));
+        let values =
+            lines.filter(|line| line.starts_with(&prefix) && labels.iter().all(|label| line.contains(label.as_str())));
         Ok(values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum())
     }
 

@@ -65,6 +65,11 @@ impl Metadata {
         self.0.get("id").and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// The text of the columns; empty if there is none.
+    pub(crate) fn schema_text(&self) -> &str {
+        self.0.get("schemaString").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// The columns as a StructType; the error says what is wrong with its text.
     pub(crate) fn schema(&self) -> Result<Value, String> {
         let text =

@@ -103,6 +103,27 @@ pub(crate) fn fit(table: &Value, schema: &Schema) -> Result<Fit, String> {
     Ok(if grows { Fit::Grows(grown) } else { Fit::Fits })
 }
 
+/// The columns of the table when rows with `schema` are in it; the error says why they cannot be.
+pub(crate) fn grown(table: &Value, schema: &Schema, may_grow: bool) -> Result<Value, String> {
+    match fit(table, schema)? {
+        Fit::Fits => Ok(table.clone()),
+        Fit::Grows(grown) if may_grow => Ok(grown),
+        Fit::Grows(_) => {
+            Err("the records have columns that the table lacks; set mergeSchema to true to add them".to_owned())
+        }
+    }
+}
+
+/// The columns of a StructType that records can have; those of other types are left out.
+pub(crate) fn columns(table: &Value) -> TableSchema {
+    let fields = table.get("fields").and_then(Value::as_array).into_iter().flatten();
+    let known = fields.filter_map(|field| {
+        let one = json!({"type": "struct", "fields": [field]});
+        TableSchema::from_json(&one.to_string()).ok()?.fields().first().cloned()
+    });
+    TableSchema::new(&known.collect()).unwrap_or_else(|_| TableSchema::empty())
+}
+
 /// Brings the columns of `rows` into `table`; whether there were new ones.
 fn grow(table: &mut Value, rows: &Value, path: &str) -> Result<bool, String> {
     let kind = |data_type: &Value| data_type.get("type").and_then(Value::as_str).map(str::to_owned);
@@ -251,6 +272,24 @@ mod tests {
         );
         assert_eq!(grown["fields"][2]["type"]["elementType"]["fields"][1]["name"], "z");
         assert_eq!(fit(&grown, &rows), Ok(Fit::Fits), "and then they fit");
+    }
+
+    #[test]
+    fn columns_that_records_can_have_are_those_of_the_table() {
+        let field =
+            |name: &str, kind: Value| json!({"name": name, "type": kind, "nullable": true, "metadata": {"c": 1}});
+        let fields = [
+            field("a", json!("integer")),
+            field("v", json!("variant")),
+            field("d", json!("decimal(9,2)")),
+            field("t", json!("timestamp_ntz")),
+        ];
+        let table = json!({"type": "struct", "fields": fields});
+        let found = columns(&table);
+        let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, ["a", "d", "t"]);
+        assert_eq!(fit(&table, found.arrow()), Ok(Fit::Fits));
+        assert_eq!(columns(&Value::Null), TableSchema::empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use writer::Created;
 
 use crate::action::{Action, Add, Metadata, Protocol, Seen, Txn, commit_info};
-use crate::columns::{Fit, fit, struct_type};
+use crate::columns::{grown, struct_type};
 use crate::decide::{Standing, TableState};
 use crate::log::{Log, ReadError};
 use crate::open::{OpenError, open};
@@ -180,6 +180,11 @@ impl Keeper {
         shared.txns = self.state.as_ref().map(|state| state.txns.clone()).unwrap_or_default();
         let columns = self.state.as_ref().map(|state| state.metadata.partition_columns());
         shared.partition_columns = columns.or(self.options.partition_columns.clone()).unwrap_or_default();
+        let text = self.state.as_ref().map_or("", |state| state.metadata.schema_text());
+        if text != shared.schema_text {
+            shared.schema = Arc::new(serde_json::from_str(text).unwrap_or_default());
+            text.clone_into(&mut shared.schema_text);
+        }
         self.options.metrics.is_at(shared.version);
     }
 
@@ -292,22 +297,13 @@ impl Keeper {
 
     /// The table's columns when the files of `proposal` are in it.
     fn fitted(&self, schema: &Value, proposal: &Proposal) -> Result<Value, CommitError> {
-        let refused = |why: String| {
-            CommitError::Refused(format!("the records do not fit the table {}: {why}", self.log.name_for_people()))
+        let changed = |why: String| {
+            CommitError::Changed(format!("the records do not fit the table {}: {why}", self.log.name_for_people()))
         };
-        let mut schema = schema.clone();
-        for file in &proposal.files {
-            match fit(&schema, &file.schema).map_err(refused)? {
-                Fit::Fits => {}
-                Fit::Grows(grown) if self.options.merge_schema => schema = grown,
-                Fit::Grows(_) => {
-                    return Err(refused(
-                        "they have columns that it lacks; set mergeSchema to true to add them".to_owned(),
-                    ));
-                }
-            }
-        }
-        Ok(schema)
+        let mut files = proposal.files.iter();
+        files
+            .try_fold(schema.clone(), |schema, file| grown(&schema, &file.schema, self.options.merge_schema))
+            .map_err(changed)
     }
 
     fn appended(&self, proposals: &[Proposal], due: &[usize], schema: &Value, state: &TableState) -> Vec<Action> {
@@ -375,15 +371,12 @@ impl Keeper {
         let mut schema: Option<Value> = None;
         for (proposal, answer) in proposals.iter().zip(answers.iter_mut()).filter(|(_, answer)| answer.is_none()) {
             for file in &proposal.files {
-                let grown = match &schema {
+                let made = match &schema {
                     None => struct_type(&file.schema),
-                    Some(known) => fit(known, &file.schema).map(|fit| match fit {
-                        Fit::Fits => known.clone(),
-                        Fit::Grows(grown) => grown,
-                    }),
+                    Some(known) => grown(known, &file.schema, true),
                 };
-                match grown {
-                    Ok(grown) => schema = Some(grown),
+                match made {
+                    Ok(made) => schema = Some(made),
                     Err(why) => {
                         *answer = Some(Err(CommitError::Refused(format!(
                             "the table {} cannot be made: {why}",

@@ -83,7 +83,9 @@ impl Committer for DeltaCommitter {
                     warn!(table = self.table.location(), %why, "the table does not answer, committing again");
                     sleep(self.redelivery).await;
                 }
-                Err(CommitError::Overtaken(why)) => return Err(PublishError::Overtaken(why)),
+                Err(CommitError::Overtaken(why) | CommitError::Changed(why)) => {
+                    return Err(PublishError::Overtaken(why));
+                }
                 Err(CommitError::Refused(why)) => return Err(PublishError::Refused(why)),
             }
         }

@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
+use schema::TableSchema;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use writer::{FileStatistics, Store};
 
+use crate::columns::{columns, grown, struct_type};
 use crate::commit::Keeper;
 use crate::decide::Wish;
 use crate::log::Log;
@@ -79,6 +81,9 @@ pub enum CommitError {
     /// Somebody else wrote these records: the table goes on at another offset.
     #[error("{0}")]
     Overtaken(String),
+    /// The records do not fit the columns that the table has by now: read them again, with these.
+    #[error("{0}")]
+    Changed(String),
     /// The table cannot take it until somebody changes something.
     #[error("{0}")]
     Refused(String),
@@ -95,6 +100,10 @@ pub struct Known {
     pub txns: BTreeMap<String, i64>,
     /// Its partition columns.
     pub partition_columns: Vec<String>,
+    /// Its columns, as a StructType; null while there is no table.
+    pub(crate) schema: Arc<Value>,
+    /// Its text in the log.
+    pub(crate) schema_text: String,
 }
 
 pub(crate) enum Request {
@@ -108,6 +117,7 @@ pub struct Table {
     requests: mpsc::UnboundedSender<Request>,
     known: Arc<Mutex<Known>>,
     location: Arc<str>,
+    merge_schema: bool,
 }
 
 impl fmt::Debug for Table {
@@ -121,14 +131,14 @@ impl Table {
     /// commit makes it. One that cannot be written to, or that has other partition columns, is refused by name.
     pub async fn open(store: Store, options: TableOptions) -> Result<Table, CommitError> {
         let known: Arc<Mutex<Known>> = Arc::default();
-        let location = options.location.as_str().into();
+        let (location, merge_schema) = (options.location.as_str().into(), options.merge_schema);
         let log = Log::new(store, &options.location).map_err(CommitError::Refused)?;
         let mut keeper = Keeper::new(log.clone(), options.clone(), known.clone());
         keeper.reload().await?;
         keeper.check()?;
         let (requests, inbox) = mpsc::unbounded_channel();
         tokio::spawn(keep(keeper, inbox, upkeep::begin(&log, &options)));
-        Ok(Table { requests, known, location })
+        Ok(Table { requests, known, location, merge_schema })
     }
 
     /// Makes `proposal` a part of the table, together with what other lanes propose at the same time; the version that it is
@@ -149,6 +159,22 @@ impl Table {
     /// What is known without asking the store.
     pub fn known(&self) -> Known {
         self.peek(Known::clone)
+    }
+
+    /// Its columns, those left out that records cannot have; none while there is no table.
+    pub fn columns(&self) -> TableSchema {
+        columns(&self.peek(|known| known.schema.clone()))
+    }
+
+    /// Why rows with `schema`, whose times are those of tables ([`writer::table_schema`]), cannot be in it as it is now; `None`
+    /// when they can.
+    pub fn refusal(&self, schema: &Schema) -> Option<String> {
+        let known = self.peek(|known| known.schema.clone());
+        let fitted = match &*known {
+            Value::Null => struct_type(schema).map(|_| ()),
+            known => grown(known, schema, self.merge_schema).map(|_| ()),
+        };
+        fitted.err()
     }
 
     /// A part of what is known without asking the store.

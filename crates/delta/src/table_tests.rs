@@ -183,7 +183,9 @@ async fn new_columns_are_added_by_a_commit_of_their_own_or_refused() {
     let with = |merge_schema, seed| TableOptions { merge_schema, ..options(seed) };
     let strict = Table::open(store(objects.clone()), with(false, 1)).await.unwrap();
     let error = strict.commit(proposal_of("c:t:0", 0, 1, "w", columns(&["a", "b"]))).await.unwrap_err();
-    assert!(matches!(&error, CommitError::Refused(why) if why.contains("mergeSchema")), "{error}");
+    assert!(matches!(&error, CommitError::Changed(why) if why.contains("mergeSchema")), "{error}");
+    assert_eq!(strict.refusal(&columns(&["a"])), None);
+    assert!(strict.refusal(&columns(&["a", "b"])).is_some_and(|why| why.contains("mergeSchema")));
     let open = |seed| Table::open(store(objects.clone()), with(true, seed));
     let (one, other) = (open(2).await.unwrap(), open(3).await.unwrap());
     // Two processes add the same column and one more each.
@@ -205,11 +207,12 @@ async fn new_columns_are_added_by_a_commit_of_their_own_or_refused() {
         lines.iter().any(|line| line.get("metaData").is_some()) && lines.iter().any(|line| line.get("add").is_some())
     });
     assert_eq!(mixed.count(), 0, "columns come in commits of their own");
+    assert_eq!(one.look().await.map(|_| one.columns().fields().len()), Ok(4));
     let error = one
         .commit(proposal_of("c:t:0", 1, 2, "w", Arc::new(Schema::new(vec![Field::new("a", DataType::Utf8, true)]))))
         .await;
     assert!(
-        matches!(&error, Err(CommitError::Refused(why)) if why.contains("column a is string in the records and long in the table")),
+        matches!(&error, Err(CommitError::Changed(why)) if why.contains("column a is string in the records and long in the table")),
         "{error:?}"
     );
 }
@@ -326,7 +329,7 @@ async fn live(table: &Table, dice: &mut StdRng, apps: [&str; 2], name: &str) {
             Ok(_) => at[number] = end,
             Err(CommitError::Unanswered(_)) => {}
             Err(CommitError::Overtaken(_)) => return,
-            Err(CommitError::Refused(why)) => panic!("{why}"),
+            Err(CommitError::Changed(why) | CommitError::Refused(why)) => panic!("{why}"),
         }
         tokio::time::sleep(Duration::from_millis(dice.random_range(0..500))).await;
     }

@@ -39,5 +39,5 @@ pub use metrics::{Metrics, TaskMetrics};
 pub use recipe::Recipe;
 pub use recovery::StoreRecovery;
 pub use rules::{ConverterClasses, ErrorRules, LogDetail, RetryRules, Tolerance};
-pub use schemas::TopicSchemas;
+pub use schemas::{TableColumns, TopicSchemas};
 pub use task::{Deadlines, Task};

@@ -37,6 +37,12 @@ struct LaneLabels {
     partition: i32,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    connector: String,
+    operation: &'static str,
+}
+
 /// The metrics of all tasks. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -54,6 +60,7 @@ pub struct Metrics {
     partitions: Family<TaskLabels, Gauge>,
     lag: Family<LaneLabels, Gauge>,
     errors: ErrorFamilies,
+    requests: Family<RequestLabels, Counter>,
     memory_used: Gauge,
     memory_limit: Gauge,
 }
@@ -143,8 +150,17 @@ impl Metrics {
             self.lag.clone(),
         );
         self.errors.register(registry);
+        registry.register("sluice_store_requests", "Requests to S3, repeated ones too", self.requests.clone());
         registry.register("sluice_memory_used_bytes", "Bytes of the memory budget in use", self.memory_used.clone());
         registry.register("sluice_memory_budget_bytes", "The memory budget", self.memory_limit.clone());
+    }
+
+    /// Counts requests of `connector` to its store by their operations.
+    pub fn requests(&self, connector: &str) -> impl Fn(&'static str) + Send + Sync + 'static {
+        let (requests, connector) = (self.requests.clone(), connector.to_owned());
+        move |operation| {
+            requests.get_or_create(&RequestLabels { connector: connector.clone(), operation }).inc();
+        }
     }
 
     /// The metrics of one task.

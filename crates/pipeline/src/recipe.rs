@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use model::Fingerprint;
-use schema::{Converter, SchemaRules, TableSchema};
+use schema::{Converter, GivenSchema, SchemaRules};
 use transform::Chain;
 use writer::{FileContext, KafkaColumns, NullValues, Partitioner, Rotation};
 
@@ -35,7 +35,7 @@ pub struct Recipe {
     /// Files: store, format, names, sizes. Its `schema` is filled in by each cut.
     pub files: FileContext,
     /// The schema that `value.converter.schema` gives; `None` to infer it.
-    pub given_schema: Option<TableSchema>,
+    pub given_schema: Option<GivenSchema>,
     /// Fingerprint of the settings that shape names and rows.
     pub fingerprint: Fingerprint,
 }

@@ -1,6 +1,7 @@
 //! The schema history of each topic: hidden objects beside the data, one a version, each made once and never changed.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use model::SchemaRef;
@@ -37,6 +38,21 @@ pub(crate) fn hidden_directory(layout: &Layout, topic: &str) -> String {
     format!("{}/_sluice", layout.topic_directory(topic).trim_end_matches('/'))
 }
 
+/// The columns of the table that rows go to. Their types do not change, whatever records say.
+#[derive(Clone)]
+pub struct TableColumns {
+    /// What it has now; none while it is not there.
+    pub now: Arc<dyn Fn() -> TableSchema + Send + Sync>,
+    /// Whether it gets columns that it lacks.
+    pub may_grow: bool,
+}
+
+impl fmt::Debug for TableColumns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableColumns").field("may_grow", &self.may_grow).finish_non_exhaustive()
+    }
+}
+
 /// The stored schemas of a connector's topics, shared by all its lanes and, through the store, by all its tasks.
 ///
 /// Version `n` of topic `t` is the object `<topics.dir>/t/_sluice/schema-<n, 10 digits>-<fingerprint>.json`; names that
@@ -46,13 +62,27 @@ pub(crate) fn hidden_directory(layout: &Layout, topic: &str) -> String {
 pub struct TopicSchemas {
     store: Store,
     layout: Layout,
+    table: Option<TableColumns>,
     latest: Mutex<HashMap<Arc<str>, Version>>,
 }
 
 impl TopicSchemas {
     /// Schemas in `store`, beside the objects that `layout` names.
     pub fn new(store: Store, layout: Layout) -> TopicSchemas {
-        TopicSchemas { store, layout, latest: Mutex::default() }
+        TopicSchemas { store, layout, table: None, latest: Mutex::default() }
+    }
+
+    /// The same, of rows that go to a table.
+    pub fn of_table(self, table: TableColumns) -> TopicSchemas {
+        TopicSchemas { table: Some(table), ..self }
+    }
+
+    /// The columns of `schema` as rows must have them: where there is a table, its columns with its types, then those that it
+    /// can get.
+    pub(crate) fn fitted(&self, schema: TableSchema) -> TableSchema {
+        let Some(table) = &self.table else { return schema };
+        let now = (table.now)();
+        if table.may_grow || now.fields().is_empty() { schema.under(&now) } else { now }
     }
 
     fn directory(&self, topic: &str) -> String {

@@ -42,19 +42,16 @@ impl Typing {
             columns: JsonColumns::new(&TableSchema::empty(), Unknown::Report),
             awaits_rows: recipe.files.format.needs_columns(),
         };
-        if let Some(schema) = &recipe.given_schema {
-            typing.adopt(Version::given(schema.clone()), Mode::Given);
+        if let Some(given) = &recipe.given_schema {
+            (typing.version, typing.mode) = (Some(Version::given(given.schema.clone())), Mode::Given);
+            typing.columns = given.reader();
         }
         typing
     }
 
     fn adopt(&mut self, version: Version, mode: Mode) {
-        let unknown = match mode {
-            // Under a recorded version nothing grows, but rows that were left out for a fault in a new field must be again.
-            Mode::Inferred | Mode::Recorded => Unknown::Report,
-            Mode::Given => Unknown::Ignore,
-        };
-        self.columns = JsonColumns::new(&version.schema, unknown);
+        // Under a recorded version nothing grows, but rows that were left out for a fault in a new field must be again.
+        self.columns = JsonColumns::new(&version.schema, Unknown::Report);
         self.version = Some(version);
         self.mode = mode;
     }
@@ -68,7 +65,8 @@ impl Typing {
             Some(version) => self.adopt(version, Mode::Inferred),
             None => (self.version, self.mode) = (None, Mode::Inferred),
         }
-        Ok(())
+        // The columns of a table are known before the first row comes.
+        self.learn(&[]).await
     }
 
     /// Fixes the version that a plan was made with, until the next [`Self::load`]. Version 0 is none: then all rows of the
@@ -103,7 +101,10 @@ impl Typing {
             for texts in texts {
                 grown = Some(infer(grown.as_ref(), texts).schema);
             }
-            let Some(grown) = grown.filter(|schema| !schema.fields().is_empty()) else { return Ok(()) };
+            let grown = self.schemas.fitted(grown.unwrap_or_else(TableSchema::empty));
+            if grown.fields().is_empty() {
+                return Ok(());
+            }
             if self.version.as_ref().is_some_and(|version| version.schema == grown) {
                 return Ok(());
             }
@@ -120,7 +121,9 @@ impl Typing {
             return Ok(rows);
         }
         self.learn(&[texts]).await?;
-        Ok(self.columns.read(texts))
+        let rows = self.columns.read(texts);
+        // Some row would change what a table does not let change.
+        Ok(if rows.grows { self.columns.read_fixed(texts) } else { rows })
     }
 
     /// The version that [`Self::read`] read with; the empty schema while none is known.

@@ -2,14 +2,58 @@
 
 use std::io;
 
-use model::Invalid;
+use arrow::datatypes::DataType;
+use model::{Invalid, Settings};
 use serde_json::Value;
 
-use crate::{SchemaError, TableSchema, VALUE_SCHEMA, spark_json};
+use crate::keys::{CORRUPT_COLUMN, PERMISSIVE, VALUE_SCHEMA_MODE};
+use crate::table_schema::type_name;
+use crate::{JsonColumns, SchemaError, TableSchema, Unknown, VALUE_SCHEMA, spark_json};
 
 mod avro;
 mod ddl;
 mod json_schema;
+
+/// A schema that is given, and what becomes of records that do not fit it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenSchema {
+    /// The columns.
+    pub schema: TableSchema,
+    /// Of a record that does not fit, what does not is null, and the column of this name holds its text; `None` to reject it.
+    pub corrupt_column: Option<String>,
+}
+
+impl GivenSchema {
+    /// As the configuration says; `read` reads files. `None` if it gives none.
+    pub fn new(settings: &Settings, read: &dyn Fn(&str) -> io::Result<String>) -> Result<Option<GivenSchema>, Invalid> {
+        let is_lenient = settings.required_string(&VALUE_SCHEMA_MODE)?.eq_ignore_ascii_case(PERMISSIVE);
+        let Some(text) = settings.text(&VALUE_SCHEMA).filter(|text| !text.is_empty()) else {
+            let needs_one = Invalid::new(VALUE_SCHEMA_MODE.name, "PERMISSIVE needs value.converter.schema");
+            return if is_lenient { Err(needs_one) } else { Ok(None) };
+        };
+        let schema = resolve(text, read)?;
+        if !is_lenient {
+            return Ok(Some(GivenSchema { schema, corrupt_column: None }));
+        }
+        let name = settings.required_string(&CORRUPT_COLUMN)?;
+        if let Some(field) = schema.fields().iter().find(|field| *field.name() == name)
+            && *field.data_type() != DataType::Utf8
+        {
+            let why = format!("the schema has it as {}, and it must be a STRING", type_name(field.data_type()));
+            return Err(Invalid::value(&CORRUPT_COLUMN, &name, why));
+        }
+        Ok(Some(GivenSchema { schema: schema.with_nullable_fields(), corrupt_column: Some(name) }))
+    }
+
+    /// What reads into it.
+    pub fn reader(&self) -> JsonColumns {
+        let reader = JsonColumns::new(&self.schema, Unknown::Ignore);
+        match &self.corrupt_column {
+            Some(name) => reader.lenient(name),
+            None => reader,
+        }
+    }
+}
 
 /// The schema that `value.converter.schema` says: `value` is the text itself or the name of a file, which `read` reads.
 ///
@@ -74,6 +118,28 @@ mod tests {
         for name in ["prediction.avsc", "prediction.schema.json", "prediction.struct.json"] {
             assert_eq!(sample(name), ddl, "{name}");
         }
+    }
+
+    #[test]
+    fn the_mode_says_what_becomes_of_records_that_do_not_fit() {
+        let given = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            GivenSchema::new(&Settings::new(pairs.collect()), &|_| Err(io::Error::other("no file")))
+        };
+        let (schema, mode) = (("value.converter.schema", "a INT NOT NULL, c STRING"), "value.converter.schema.mode");
+        assert_eq!(given(&[]), Ok(None));
+        assert_eq!(given(&[schema]).unwrap().unwrap().corrupt_column, None);
+        let lenient = given(&[schema, (mode, "permissive")]).unwrap().unwrap();
+        assert_eq!(lenient.corrupt_column.as_deref(), Some("_corrupt_record"));
+        assert!(lenient.schema.fields()[0].is_nullable());
+        let column = "value.converter.schema.corrupt.column";
+        assert_eq!(
+            given(&[schema, (mode, "PERMISSIVE"), (column, "c")]).unwrap().unwrap().corrupt_column.as_deref(),
+            Some("c")
+        );
+        let refused = given(&[schema, (mode, "PERMISSIVE"), (column, "a")]).unwrap_err();
+        assert!(refused.message.ends_with("the schema has it as INTEGER, and it must be a STRING"), "{refused}");
+        assert_eq!(given(&[(mode, "PERMISSIVE")]).unwrap_err().key, mode);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reads JSON texts straight into Arrow columns, with the schema in hand.
 
 use arrow::array::{BinaryArray, StructArray};
-use arrow::datatypes::Fields;
+use arrow::datatypes::{DataType, FieldRef, Fields};
 use model::is_whole_value;
 use serde_json::Value;
 use simd_json::{Node, StaticNode};
@@ -21,6 +21,8 @@ pub enum Unknown {
     Report,
     /// For given schemas: leave it out.
     Ignore,
+    /// For the columns of a table that may not grow: the record does not fit.
+    Refuse,
 }
 
 /// What became of a batch of texts.
@@ -37,6 +39,8 @@ pub struct ReadRows {
     /// Whether some row that fits has an empty object or list in a field that the schema lacks: under a schema that has
     /// the field, the row may not fit.
     pub waits: bool,
+    /// Rows that a lenient reader made although they do not fit.
+    pub corrupt: usize,
 }
 
 /// Reads texts of plain JSON into the columns of one schema; buffers are kept from batch to batch.
@@ -52,7 +56,15 @@ pub struct JsonColumns {
     root: StructColumn,
     top: Top,
     context: Context,
+    lenient: Option<Lenient>,
     parser: Parser,
+}
+
+/// Rows that do not fit are made all the same.
+#[derive(Debug, Clone, Copy)]
+struct Lenient {
+    /// Where their text goes.
+    text: Option<usize>,
 }
 
 /// What stands at the top of a text.
@@ -83,12 +95,8 @@ impl JsonColumns {
         JsonColumns {
             root: StructColumn::new(schema.fields()),
             top: Top::new(schema, true, None),
-            context: Context {
-                dialect: Dialect::Plain,
-                report: unknown == Unknown::Report,
-                suspect: false,
-                waits: false,
-            },
+            context: Context::new(Dialect::Plain, unknown),
+            lenient: None,
             parser: Parser::new(),
             schema: schema.clone(),
         }
@@ -102,20 +110,24 @@ impl JsonColumns {
         default: Option<Value>,
         replace_null_with_default: bool,
     ) -> JsonColumns {
-        let context = Context {
-            dialect: Dialect::Connect { replace_null_with_default },
-            report: false,
-            suspect: false,
-            waits: false,
-        };
+        let context = Context::new(Dialect::Connect { replace_null_with_default }, Unknown::Ignore);
         let top = Top::new(schema, nullable, default.filter(|_| replace_null_with_default));
         let root = StructColumn::new(fields);
-        JsonColumns { root, top, context, parser: Parser::new(), schema: schema.clone() }
+        JsonColumns { root, top, context, lenient: None, parser: Parser::new(), schema: schema.clone() }
     }
 
     /// The same reader for values that are one branch of a union each; the columns are the branches.
     pub(crate) fn of_union(mut self, branches: &Fields) -> JsonColumns {
         self.top.union = Some(branches.clone());
+        self
+    }
+
+    /// The same reader for records of which none is rejected, as `from_json` of Spark has it in the mode PERMISSIVE: top-level
+    /// fields that do not fit are null, all of them where the text is no object, and the column `text`, if the schema has a
+    /// STRING of that name, holds the text of such a record. The schema must let every field be null.
+    pub fn lenient(mut self, text: &str) -> JsonColumns {
+        let is_it = |field: &FieldRef| field.name() == text && *field.data_type() == DataType::Utf8;
+        self.lenient = Some(Lenient { text: self.schema.fields().iter().position(is_it) });
         self
     }
 
@@ -129,17 +141,30 @@ impl JsonColumns {
         self.read_each(texts.iter())
     }
 
+    /// As [`Self::read`], but the schema cannot grow: a record by which it would is rejected.
+    pub fn read_fixed(&mut self, texts: &BinaryArray) -> ReadRows {
+        let unknown = std::mem::replace(&mut self.context.unknown, Unknown::Refuse);
+        let rows = self.read(texts);
+        self.context.unknown = unknown;
+        rows
+    }
+
     /// Reads texts that do not lie in one column.
     pub(crate) fn read_each<'t>(&mut self, texts: impl Iterator<Item = Option<&'t [u8]>>) -> ReadRows {
-        let (mut rejected, mut grows, mut waits) = (Vec::new(), false, false);
+        let (mut rejected, mut grows, mut waits, mut corrupt) = (Vec::new(), false, false, 0);
         self.root.begin();
         for (row, text) in texts.enumerate() {
             let Some(text) = text.filter(|text| !text.is_empty()) else {
                 self.root.push_null();
                 continue;
             };
-            let Self { schema, root, top, context, parser } = self;
+            let Self { schema, root, top, context, lenient, parser } = self;
+            context.is_lenient = lenient.is_some();
             let outcome = parser.parse(text, |nodes| read_row(schema, root, top, context, nodes));
+            if let Some(lenient) = *lenient {
+                corrupt += usize::from(self.settle(row, text, lenient, matches!(outcome, Ok(Ok(_)))));
+                continue;
+            }
             let reason = match outcome {
                 Ok(Ok(row_grows)) => {
                     grows |= row_grows;
@@ -153,7 +178,21 @@ impl JsonColumns {
             self.root.push_null();
             rejected.push((row, reason));
         }
-        ReadRows { columns: self.root.finish_struct(), rejected, grows, waits }
+        ReadRows { columns: self.root.finish_struct(), rejected, grows, waits, corrupt }
+    }
+
+    /// Ends a row of a lenient reader, which is there already if it `is_whole`, and says whether it does not fit.
+    fn settle(&mut self, row: usize, text: &[u8], lenient: Lenient, is_whole: bool) -> bool {
+        let is_corrupt = self.context.fault.take().is_some() || !is_whole;
+        if !is_whole {
+            self.root.truncate(row);
+            self.context.is_lenient = false;
+            self.root.read(&[], 0, 0, &mut self.context).expect("every field may be null");
+        }
+        if let Some(column) = lenient.text {
+            self.root.set_text(column, is_corrupt.then_some(text));
+        }
+        is_corrupt
     }
 }
 
@@ -217,6 +256,50 @@ mod tests {
 
     fn schema(ddl: &str) -> TableSchema {
         crate::given::parse(ddl).unwrap()
+    }
+
+    #[test]
+    fn a_lenient_reader_rejects_nothing_and_keeps_the_text_of_what_does_not_fit() {
+        let schema = schema("a BIGINT, s STRUCT<x: BIGINT, y: STRING>, _corrupt_record STRING").with_nullable_fields();
+        let records = [
+            r#"{"a":1,"s":{"x":2,"y":"z"}}"#,
+            r#"{"a":"one","s":{"x":2}}"#,
+            r#"{"a":1,"s":{"x":"two"},"b":3}"#,
+            "[1]",
+            "{",
+            "null",
+            r#"{"a":2,"_corrupt_record":"mine"}"#,
+        ];
+        let read = JsonColumns::new(&schema, Unknown::Ignore).lenient("_corrupt_record").read(&texts(&records));
+        assert_eq!((read.rejected, read.corrupt), (vec![], 4));
+        let rows: Vec<String> =
+            (0..records.len()).map(|row| array_value_to_string(&read.columns, row).unwrap()).collect();
+        let expected = [
+            "{a: 1, s: {x: 2, y: z}, _corrupt_record: }".to_owned(),
+            format!("{{a: , s: {{x: 2, y: }}, _corrupt_record: {}}}", records[1]),
+            format!("{{a: 1, s: , _corrupt_record: {}}}", records[2]),
+            "{a: , s: , _corrupt_record: [1]}".to_owned(),
+            "{a: , s: , _corrupt_record: {}".to_owned(),
+            String::new(),
+            "{a: 2, s: , _corrupt_record: }".to_owned(),
+        ];
+        assert_eq!(rows, expected);
+        let without = self::schema("a BIGINT");
+        let read = JsonColumns::new(&without, Unknown::Ignore).lenient("_corrupt_record").read(&texts(&records[1..2]));
+        assert_eq!((read.corrupt, read.columns.is_null(0), read.columns.column(0).is_null(0)), (1, false, true));
+    }
+
+    #[test]
+    fn what_a_table_has_no_column_for_is_rejected_where_it_may_not_grow() {
+        let mut reader = JsonColumns::new(&schema("a BIGINT, s STRUCT<x: BIGINT>"), Unknown::Report);
+        let records = texts(&[r#"{"a":1}"#, r#"{"b":1}"#, r#"{"a":1.5}"#, r#"{"s":{"y":1}}"#, r#"{"b":null}"#]);
+        let read = reader.read_fixed(&records);
+        let reasons: Vec<&str> = read.rejected.iter().map(|(_, reason)| reason.as_str()).collect();
+        assert_eq!(read.rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(reasons[0].starts_with("field b: is not among the columns"), "{}", reasons[0]);
+        assert!(reasons[1].starts_with("field a: is INT64 in the schema"), "{}", reasons[1]);
+        assert!(reasons[2].starts_with("field s.y: is not among the columns"), "{}", reasons[2]);
+        assert!(!read.grows && reader.read(&records).grows, "only that once");
     }
 
     /// The only row as text, or why there is none.

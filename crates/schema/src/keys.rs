@@ -67,6 +67,35 @@ pub const VALUE_SCHEMA: Key = Key::new(
 .group("Common", 9)
 .shown(Width::Long, "Schema of plain JSON values");
 
+/// What [`VALUE_SCHEMA_MODE`] says to reject nothing.
+pub(crate) const PERMISSIVE: &str = "PERMISSIVE";
+
+/// What becomes of plain JSON values that do not fit the given schema, as `mode` of Spark's from_json says it.
+pub const VALUE_SCHEMA_MODE: Key = Key::new(
+    "value.converter.schema.mode",
+    Kind::String,
+    "What becomes of a value that does not fit value.converter.schema. FAILFAST: it is a bad record, errors.tolerance and the \
+     dead letter topic decide. PERMISSIVE, as from_json of Spark has it: what does not fit is null, and so are all columns of a \
+     value that is no JSON object; value.converter.schema.corrupt.column holds its text.",
+)
+.default("FAILFAST")
+.check(Check::OneOfIgnoringCase(&["FAILFAST", PERMISSIVE]))
+.ours()
+.group("Common", 9)
+.shown(Width::Short, "Values that do not fit");
+
+/// Where the text of such values goes.
+pub const CORRUPT_COLUMN: Key = Key::new(
+    "value.converter.schema.corrupt.column",
+    Kind::String,
+    "Column of the schema, a STRING, that holds the text of values that do not fit, under PERMISSIVE; null in all others. If the \
+     schema has no such column the text is lost.",
+)
+.default("_corrupt_record")
+.ours()
+.group("Common", 9)
+.shown(Width::Medium, "Column of values that do not fit");
+
 /// The keys of a connector that name converters.
 pub const CONNECTOR_KEYS: &[Key] = &[
     KEY_CONVERTER,
@@ -74,6 +103,8 @@ pub const CONNECTOR_KEYS: &[Key] = &[
     VALUE_CONVERTER,
     VALUE_CONVERTER_VERSION,
     VALUE_SCHEMA,
+    VALUE_SCHEMA_MODE,
+    CORRUPT_COLUMN,
     HEADER_CONVERTER,
     HEADER_CONVERTER_VERSION,
     SCHEMA_COMPATIBILITY,

@@ -68,12 +68,13 @@ pub use compatibility::{
     Compatibility, Fit, Misfit, RecordSchema, SCHEMA_CHANGE_FILES, SCHEMA_COMPATIBILITY, SchemaRules,
 };
 pub use converters::{BuildConverter, CONVERTERS, HEADER_CONVERTERS};
+pub use given::GivenSchema;
 pub use infer::{Inference, infer};
 pub use json_columns::{JsonColumns, ReadRows, Unknown};
 pub use json_schema_converter::UNION_NAMES;
 pub use keys::{
-    CONNECTOR_KEYS, HEADER_CONVERTER, HEADER_CONVERTER_VERSION, KEY_CONVERTER, KEY_CONVERTER_VERSION, STRAY_KEYS,
-    VALUE_CONVERTER, VALUE_CONVERTER_VERSION, VALUE_SCHEMA,
+    CONNECTOR_KEYS, CORRUPT_COLUMN, HEADER_CONVERTER, HEADER_CONVERTER_VERSION, KEY_CONVERTER, KEY_CONVERTER_VERSION,
+    STRAY_KEYS, VALUE_CONVERTER, VALUE_CONVERTER_VERSION, VALUE_SCHEMA, VALUE_SCHEMA_MODE,
 };
 pub use merge::{Conflict, merge};
 pub use project::project;

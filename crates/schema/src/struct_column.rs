@@ -11,6 +11,7 @@ use simd_json::{Node, StaticNode};
 
 use crate::column::{Column, Rows};
 use crate::fault::{Fault, Outcome};
+use crate::json_columns::Unknown;
 use crate::json_union::UnionColumn;
 use crate::scalar_columns::Bytes;
 use crate::table_schema::{normal_fields, type_name};
@@ -18,6 +19,10 @@ use crate::tape::{has_value, skip};
 
 /// Fields of a struct from which names are looked up in a map.
 const LINEAR_MAX: usize = 16;
+
+/// What is wrong with a field that no column is for, where there can be none.
+const NO_COLUMN: &str =
+    "is not among the columns that there are, and none may be added: set mergeSchema to true to add it";
 
 /// Who wrote the JSON, and so how it stands for types that JSON does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,23 +39,31 @@ pub(crate) enum Dialect {
 /// How to read, and what was seen while reading one row.
 pub(crate) struct Context {
     pub(crate) dialect: Dialect,
-    /// Whether the schema may grow by what does not fit into it.
-    pub(crate) report: bool,
+    /// What becomes of what does not fit into the schema.
+    pub(crate) unknown: Unknown,
     /// Whether the row has something that may make the schema grow.
     pub(crate) suspect: bool,
     /// Whether it has something that is not null in a field that the schema lacks.
     pub(crate) waits: bool,
+    /// Fields of the object that is read next are null where they do not fit; the first fault is kept.
+    pub(crate) is_lenient: bool,
+    pub(crate) fault: Option<Box<Fault>>,
 }
 
 impl Context {
+    pub(crate) fn new(dialect: Dialect, unknown: Unknown) -> Context {
+        Context { dialect, unknown, suspect: false, waits: false, is_lenient: false, fault: None }
+    }
+
     pub(crate) fn iso_texts(&self) -> bool {
         self.dialect == Dialect::Plain
     }
 
     /// A decimal stands where the schema says INT64: whether that may make it a DOUBLE.
     pub(crate) fn may_widen(&mut self) -> bool {
-        self.suspect |= self.report;
-        self.report
+        let may = self.unknown == Unknown::Report;
+        self.suspect |= may;
+        may
     }
 }
 
@@ -224,14 +237,20 @@ impl StructColumn {
     ) -> Outcome<usize> {
         // Fields from `fresh` on have not been seen in this object; the one at `expected` comes next, most likely.
         let (mut expected, mut fresh, mut filled) = (0, 0, 0);
+        let is_lenient = std::mem::take(&mut context.is_lenient);
         for left in (0..len).rev() {
             let Node::String(name) = nodes[at] else {
                 return Err(Fault::new("an object key is no string"));
             };
             let Some(index) = self.find(name, expected) else {
-                if context.report && !matches!(nodes[at + 1], Node::Static(StaticNode::Null)) {
-                    context.waits = true;
-                    context.suspect |= has_value(nodes, at + 1);
+                let is_null = matches!(nodes[at + 1], Node::Static(StaticNode::Null));
+                match context.unknown {
+                    Unknown::Report if !is_null => {
+                        context.waits = true;
+                        context.suspect |= has_value(nodes, at + 1);
+                    }
+                    Unknown::Refuse if has_value(nodes, at + 1) => return Err(Fault::new(NO_COLUMN).within(name)),
+                    Unknown::Report | Unknown::Refuse | Unknown::Ignore => {}
                 }
                 at = skip(nodes, at + 1);
                 continue;
@@ -251,7 +270,11 @@ impl StructColumn {
                 Err(fault) => {
                     let next = skip(nodes, at + 1);
                     if !comes_again(name, nodes, next, left) {
-                        return Err(fault.within(name));
+                        let fault = fault.within(name);
+                        if !is_lenient {
+                            return Err(fault);
+                        }
+                        context.fault.get_or_insert(fault);
                     }
                     slot.rows().truncate(self.rows);
                     next
@@ -263,6 +286,17 @@ impl StructColumn {
         }
         self.end_row();
         Ok(at)
+    }
+
+    /// Makes the text in slot `index` of the last row what is given.
+    pub(crate) fn set_text(&mut self, index: usize, text: Option<&[u8]>) {
+        let last = self.rows - 1;
+        let slot = &mut self.slots[index];
+        slot.rows().truncate(last);
+        match (&mut slot.column, text) {
+            (Column::Utf8(column), Some(text)) => column.push(String::from_utf8_lossy(text).as_bytes()),
+            (column, _) => column.rows().push_null(),
+        }
     }
 
     #[inline]

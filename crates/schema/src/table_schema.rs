@@ -72,6 +72,56 @@ impl TableSchema {
         Fingerprint::of([self.to_json().as_bytes()])
     }
 
+    /// The same fields, each of which may be null, at all levels.
+    pub fn with_nullable_fields(&self) -> TableSchema {
+        fn nullable(field: &FieldRef) -> FieldRef {
+            let data_type = match field.data_type() {
+                DataType::Struct(fields) => DataType::Struct(fields.iter().map(nullable).collect()),
+                DataType::List(element) => DataType::List(nullable(element)),
+                DataType::Map(entries, _) => {
+                    let (key, value) = map_fields(entries);
+                    map_type(key.as_ref().clone(), nullable(value).as_ref().clone())
+                }
+                other => other.clone(),
+            };
+            Arc::new(field.as_ref().clone().with_data_type(data_type).with_nullable(true))
+        }
+        TableSchema { schema: Arc::new(Schema::new(self.fields().iter().map(nullable).collect::<Fields>())) }
+    }
+
+    /// This schema where `kept` says nothing else: the fields of `kept` with their types, at every level, then the others. Of
+    /// names that differ in case only, which a table does not tell apart, the first one stays.
+    pub fn under(&self, kept: &TableSchema) -> TableSchema {
+        fn both(kept: &Fields, other: &Fields) -> Fields {
+            let find = |fields: &Fields, name: &str| fields.iter().find(|field| field.name() == name).cloned();
+            let first = kept.iter().map(|field| match find(other, field.name()) {
+                Some(other) => {
+                    let data_type = both_types(field.data_type(), other.data_type());
+                    Arc::new(field.as_ref().clone().with_data_type(data_type))
+                }
+                None => field.clone(),
+            });
+            let mut fields: Vec<FieldRef> = first.collect();
+            for field in other.iter().filter(|field| find(kept, field.name()).is_none()) {
+                let name = field.name().to_lowercase();
+                if !fields.iter().any(|known| known.name().to_lowercase() == name) {
+                    fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+                }
+            }
+            fields.into()
+        }
+        fn both_types(kept: &DataType, other: &DataType) -> DataType {
+            match (kept, other) {
+                (DataType::Struct(kept), DataType::Struct(other)) => DataType::Struct(both(kept, other)),
+                (DataType::List(kept), DataType::List(other)) => {
+                    DataType::List(element_field(both_types(kept.data_type(), other.data_type()), kept.is_nullable()))
+                }
+                (kept, _) => kept.clone(),
+            }
+        }
+        TableSchema { schema: Arc::new(Schema::new(both(kept.fields(), self.fields()))) }
+    }
+
     /// Number of fields at all levels.
     pub(crate) fn fields_count(&self) -> usize {
         self.fields().iter().map(|field| count(field.data_type())).sum()
@@ -311,6 +361,19 @@ pub(crate) mod tests {
         }
         let twice = Fields::from(vec![Field::new("a", DataType::Int8, true), Field::new("a", DataType::Int8, true)]);
         assert_eq!(TableSchema::new(&twice).unwrap_err().to_string(), "field a is there twice");
+    }
+
+    #[test]
+    fn the_columns_of_a_table_keep_their_types_and_places() {
+        let parse = |ddl: &str| crate::given::parse(ddl).unwrap();
+        let inferred =
+            parse("n BIGINT, s STRUCT<x: BIGINT, z: STRING>, a DOUBLE, l ARRAY<STRUCT<p: BIGINT, q: BIGINT>>");
+        let table = parse("a INT NOT NULL, s STRUCT<x: DECIMAL(9,2), y: DATE>, l ARRAY<STRUCT<p: SMALLINT>>, b STRING");
+        let expected = "a INT NOT NULL, s STRUCT<x: DECIMAL(9,2), y: DATE, z: STRING>, \
+                        l ARRAY<STRUCT<p: SMALLINT, q: BIGINT>>, b STRING, n BIGINT";
+        assert_eq!(inferred.under(&table), parse(expected));
+        let cases = parse("n BIGINT, s STRUCT<x: BIGINT>");
+        assert_eq!((cases.under(&TableSchema::empty()), parse("n INT, N INT").under(&cases)), (cases.clone(), cases));
     }
 
     #[test]

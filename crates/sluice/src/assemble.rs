@@ -189,7 +189,8 @@ impl House {
             warn!(%task, "{warning}");
         }
         let seed = seed();
-        let environment = Environment::new(self.environment.clone()).with_seed(seed);
+        let requests = self.metrics.requests(&task.connector);
+        let environment = Environment::new(self.environment.clone()).with_seed(seed).counting(requests);
         let store = Store::open(&settings, &environment).map_err(|error| TaskError::Refused(error.to_string()))?;
         let Some(probe) = unless_stopped(&mut control, store.probe(&dry.layout.probe_key())).await else {
             return Ok(());
@@ -218,10 +219,10 @@ impl House {
         let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };
         let dead_letters = dead_letters?;
         source_config.with_headers |= dry.needs_headers;
-        let (mut recipe, schemas) = dry.with(&store);
+        let (mut recipe, mut schemas) = dry.with(&store);
         let mut committer: Arc<dyn Committer> = Arc::new(ObjectCommitter::new(store.clone(), on_existing));
         if let Some(table) = &table {
-            delta_connector::fit_recipe(&mut recipe, &settings, table, seed)?;
+            schemas = delta_connector::fit_recipe(&mut recipe, schemas, &settings, table, seed)?;
             let wait = store.rules().redelivery;
             committer = Arc::new(DeltaCommitter::new(committer, Table::clone(table), &task.connector, wait));
         }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use delta::{CommitError, Known, Table, TableOptions, app_id, sealed_by};
 use model::{Check, Config, Importance, Invalid, Key, Kind, Offset, Settings, TopicPartition, Width};
-use pipeline::Recipe;
+use pipeline::{Recipe, TableColumns, TopicSchemas};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use schema::TableSchema;
 use serde_json::{Map, Value, json};
 use source::{Recovered, Recovery};
 use tokio::sync::Semaphore;
@@ -337,7 +338,9 @@ impl Tables {
         }
         let table = Table::open(store.clone(), options).await.map_err(|error| match error {
             CommitError::Unanswered(why) => pipeline::TaskError::Transient(why),
-            CommitError::Overtaken(why) | CommitError::Refused(why) => pipeline::TaskError::Refused(why),
+            CommitError::Overtaken(why) | CommitError::Changed(why) | CommitError::Refused(why) => {
+                pipeline::TaskError::Refused(why)
+            }
         })?;
         if let Some(place) = settings.text(&CHECKPOINT_LOCATION) {
             info!(connector = name, place, "checkpointLocation is not used: offsets live in the table itself");
@@ -358,11 +361,28 @@ fn properties(settings: &Settings) -> Map<String, Value> {
     of_table.map(|(name, text)| (name.clone(), json!(text))).collect()
 }
 
-/// Makes lanes write the files of `table`.
-pub(crate) fn fit_recipe(recipe: &mut Recipe, settings: &Settings, table: &Table, seed: u64) -> Result<(), Invalid> {
+/// Makes lanes write the files of `table`, and read records as its columns have them. A given schema that the table cannot
+/// take is refused.
+pub(crate) fn fit_recipe(
+    recipe: &mut Recipe,
+    schemas: TopicSchemas,
+    settings: &Settings,
+    table: &Arc<Table>,
+    seed: u64,
+) -> Result<TopicSchemas, pipeline::TaskError> {
     let columns = table.known().partition_columns;
+    if let Some(given) = &recipe.given_schema
+        && let Some(why) = table.refusal(&writer::table_schema(given.schema.arrow()))
+    {
+        let table = table.location();
+        return Err(pipeline::TaskError::Refused(format!(
+            "value.converter.schema does not fit the table {table}: {why}"
+        )));
+    }
+    let of_table = TableColumns { now: columns_now(table, recipe), may_grow: settings.boolean(&MERGE_SCHEMA)? };
+    let asked = table.clone();
     let format = TableFormat::new(ParquetFormat::from_settings(settings)?, columns.clone());
-    recipe.files.format = Arc::new(format);
+    recipe.files.format = Arc::new(format.refusing(Arc::new(move |schema| asked.refusal(schema))));
     recipe.partitioner = Box::new(move || Box::new(ColumnsPartitioner::new(columns.clone())));
     let extension = recipe.files.format.extension().to_owned();
     let (location, names) = (table.location().to_owned(), Mutex::new(StdRng::seed_from_u64(seed)));
@@ -374,7 +394,18 @@ pub(crate) fn fit_recipe(recipe: &mut Recipe, settings: &Settings, table: &Table
         let parts = [location.as_str(), path, &name];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
     });
-    Ok(())
+    Ok(schemas.of_table(of_table))
+}
+
+/// The columns of values that `table` has: those of `kafka.columns` are none of them.
+fn columns_now(table: &Arc<Table>, recipe: &Recipe) -> Arc<dyn Fn() -> TableSchema + Send + Sync> {
+    let (table, added) = (table.clone(), recipe.kafka_columns.clone());
+    Arc::new(move || {
+        let columns = table.columns();
+        let is_added = |name: &str| added.as_ref().is_some_and(|added| added.have(name));
+        let kept = columns.fields().iter().filter(|field| !is_added(field.name())).cloned();
+        TableSchema::new(&kept.collect()).expect("some fields of a schema are one")
+    })
 }
 
 /// How long a table that does not answer is asked for its positions; the group waits for the assignment meanwhile.
@@ -398,7 +429,9 @@ impl TableRecovery {
                     sleep(PAUSE).await;
                 }
                 Err(CommitError::Unanswered(why)) => return Err(source::Error::Unavailable(why)),
-                Err(CommitError::Overtaken(why) | CommitError::Refused(why)) => return Err(source::Error::Denied(why)),
+                Err(CommitError::Overtaken(why) | CommitError::Changed(why) | CommitError::Refused(why)) => {
+                    return Err(source::Error::Denied(why));
+                }
             }
         }
     }

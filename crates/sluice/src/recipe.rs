@@ -7,8 +7,8 @@ use std::sync::Arc;
 use model::{Config, Fingerprint, Invalid, Key, Plugin, Settings, find};
 use pipeline::{ConverterClasses, ErrorRules, Recipe, TopicSchemas};
 use schema::{
-    BuildConverter, CONVERTERS, Converter, HEADER_CONVERTER, HEADER_CONVERTERS, KEY_CONVERTER, Part, SchemaRules,
-    TableSchema, UNION_NAMES, VALUE_CONVERTER, VALUE_SCHEMA,
+    BuildConverter, CONVERTERS, Converter, GivenSchema, HEADER_CONVERTER, HEADER_CONVERTERS, KEY_CONVERTER, Part,
+    SchemaRules, UNION_NAMES, VALUE_CONVERTER,
 };
 use transform::Chain;
 use writer::{
@@ -114,14 +114,9 @@ fn header_converter(
     Ok((is_needed || !takes_all).then_some(chosen))
 }
 
-/// The schema of `value.converter.schema`; file names are relative to the working directory.
-fn given_schema(settings: &Settings) -> Result<Option<TableSchema>, Invalid> {
-    match settings.text(&VALUE_SCHEMA) {
-        Some(text) if !text.is_empty() => {
-            schema::given::resolve(text, &|file| std::fs::read_to_string(Path::new(file))).map(Some)
-        }
-        Some(_) | None => Ok(None),
-    }
+/// What `value.converter.schema` gives; file names are relative to the working directory.
+fn given_schema(settings: &Settings) -> Result<Option<GivenSchema>, Invalid> {
+    GivenSchema::new(settings, &|file| std::fs::read_to_string(Path::new(file)))
 }
 
 /// What becomes of bad records, under the names of these converters. Keys and headers that nobody reads are not converted,
@@ -141,7 +136,7 @@ fn errors(
 fn fingerprint(
     settings: &Settings,
     converters: [(&Key, Option<&ChosenConverter>); 3],
-    given_schema: Option<&TableSchema>,
+    given_schema: Option<&GivenSchema>,
     keys: &[&'static Key],
 ) -> Fingerprint {
     let shaping = SHAPING.iter().map(|name| {
@@ -156,8 +151,9 @@ fn fingerprint(
     let prefixes = ["transforms", "predicates", "format.bytearray.separator"];
     let raw = settings.config().iter().filter(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
     let raw = raw.map(|(name, text)| format!("{name}={text}"));
-    let schema = given_schema.map(|schema| format!("given schema={}", schema.fingerprint()));
-    let parts: Vec<String> = shaping.chain(converters).chain(raw).chain(schema).collect();
+    let schema = given_schema.map(|given| format!("given schema={}", given.schema.fingerprint()));
+    let corrupt = given_schema.and_then(|given| given.corrupt_column.as_ref()).map(|name| format!("corrupt={name}"));
+    let parts: Vec<String> = shaping.chain(converters).chain(raw).chain(schema).chain(corrupt).collect();
     Fingerprint::of(parts.iter().map(String::as_bytes))
 }
 
@@ -176,7 +172,7 @@ pub(crate) struct Dry {
     kafka_columns: Option<KafkaColumns>,
     /// Whether something reads the headers of records.
     pub(crate) needs_headers: bool,
-    given_schema: Option<TableSchema>,
+    given_schema: Option<GivenSchema>,
     fingerprint: Fingerprint,
     value: ChosenConverter,
     /// Only where something reads decoded keys.

@@ -13,6 +13,7 @@ use object_store::CredentialProvider;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 
 use crate::assume_role;
+use crate::counting::OnRequest;
 use crate::error::OpenError;
 use crate::s3::{AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, S3_CREDENTIALS_PROVIDER_CLASS};
 
@@ -21,6 +22,7 @@ use crate::s3::{AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, S3_CREDENTIALS_PROVIDE
 pub struct Environment {
     variables: BTreeMap<String, String>,
     seed: u64,
+    on_request: OnRequest,
 }
 
 impl fmt::Debug for Environment {
@@ -33,13 +35,24 @@ impl Environment {
     /// Of all `variables` only `AWS_*` and `HOME` are looked at.
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Environment {
         let ours = |name: &str| name.starts_with("AWS_") || name == "HOME";
-        Environment { variables: variables.into_iter().filter(|(name, _)| ours(name)).collect(), seed: 0 }
+        let variables = variables.into_iter().filter(|(name, _)| ours(name)).collect();
+        Environment { variables, ..Environment::default() }
     }
 
     /// Draws the jitter of retries from `seed`, so that processes do not come back together.
     pub fn with_seed(mut self, seed: u64) -> Environment {
         self.seed = seed;
         self
+    }
+
+    /// Tells `on_request` the operation of each request to S3, under its name in the API of S3 (`PutObject`).
+    pub fn counting(mut self, on_request: impl Fn(&'static str) + Send + Sync + 'static) -> Environment {
+        self.on_request = OnRequest(Arc::new(on_request));
+        self
+    }
+
+    pub(crate) fn on_request(&self) -> OnRequest {
+        self.on_request.clone()
     }
 
     /// Where STS is asked, if not where AWS has it.

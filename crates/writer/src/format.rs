@@ -112,15 +112,8 @@ pub trait Format: fmt::Debug + Send + Sync {
     /// Why rows with the columns of `values` cannot be in a file of this format; `None` when they can. Says before any row
     /// is appended what [`Self::open`] and the first [`Encoder::write`] would say.
     fn refusal(&self, values: &Values, value_schema: Option<&ValueSchema>) -> Option<String> {
-        let schema = match values {
-            Values::Typed(columns) => Arc::new(Schema::new(columns.fields().clone())),
-            Values::Schemaless(_) => Arc::new(Schema::empty()),
-        };
-        let mut encoder = match self.open(&schema, value_schema, &FileFooter::default()) {
-            Ok(encoder) => encoder,
-            Err(reason) => return Some(reason),
-        };
-        encoder.write(&[values.slice(0, 0)]).err()
+        let open = |schema: &SchemaRef| self.open(schema, value_schema, &FileFooter::default());
+        refusal_of_encoder(values, open)
     }
 
     /// The rows of `values` that cannot be in a file of this format, by rising row and each with the reason, where
@@ -139,6 +132,22 @@ pub trait Format: fmt::Debug + Send + Sync {
             LabelRead::Needs(_) | LabelRead::None => None,
         }
     }
+}
+
+/// What an encoder that `open` makes has against rows with the columns of `values`.
+pub(crate) fn refusal_of_encoder(
+    values: &Values,
+    open: impl FnOnce(&SchemaRef) -> Result<Box<dyn Encoder>, String>,
+) -> Option<String> {
+    let schema = match values {
+        Values::Typed(columns) => Arc::new(Schema::new(columns.fields().clone())),
+        Values::Schemaless(_) => Arc::new(Schema::empty()),
+    };
+    let mut encoder = match open(&schema) {
+        Ok(encoder) => encoder,
+        Err(reason) => return Some(reason),
+    };
+    encoder.write(&[values.slice(0, 0)]).err()
 }
 
 /// Where a file of some format says whose it is.

@@ -159,6 +159,11 @@ impl KafkaColumns {
         self.columns.iter().any(|(column, _)| *column == Column::Headers)
     }
 
+    /// Whether a column of this name is added.
+    pub fn have(&self, name: &str) -> bool {
+        self.columns.iter().any(|(_, field)| field.name() == name)
+    }
+
     /// The values of `batch` with these columns: typed values in new columns after their own, objects of JSON text in new
     /// fields at their end; a tombstone stays one. `raw` holds the records of the batch, with keys and headers as converters
     /// and transforms found them.

@@ -25,6 +25,7 @@ mod avro_schema;
 mod bytes_format;
 mod compression;
 pub mod conformance;
+mod counting;
 mod creating;
 mod credentials;
 mod cut;
@@ -98,7 +99,7 @@ pub use s3::{
 pub use s3_client::{S3_PATH_STYLE_ACCESS_ENABLED, S3_WAN_MODE};
 pub use statistics::{Bound, ColumnStatistics, FileStatistics};
 pub use store::{Abilities, Created, ListedObject, RetryRules, Store};
-pub use table_format::{TableFormat, table_schema};
+pub use table_format::{RefusalOfTable, TableFormat, table_schema};
 pub use tagging::{S3_OBJECT_BEHAVIOR_ON_TAGGING_ERROR, S3_OBJECT_TAGGING, S3_OBJECT_TAGGING_KEY_VALUE_PAIRS, Tagging};
 pub use views::{
     HEADERS_FORMAT_CLASS, KEYS_FORMAT_CLASS, STORE_KAFKA_HEADERS, STORE_KAFKA_KEYS, View, ViewFormat, Views,

@@ -10,6 +10,7 @@ use object_store::multipart::MultipartStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use crate::assume_role::AssumedRole;
+use crate::counting::counted;
 use crate::creating::{self, Creating};
 use crate::credentials::{self, Environment};
 use crate::encryption;
@@ -112,6 +113,7 @@ pub(crate) fn open(
         None => options.clone(),
     };
     let http = ReqwestConnector::default().connect(&proxied).map_err(failed)?;
+    let http = counted(http, environment.on_request());
     // Our own loop repeats requests, since an outcome that is not known must be looked into.
     let once = RetryConfig { max_retries: 0, ..inner_retry(rules) };
     let builder = builder.with_credentials(Arc::clone(&credentials)).with_retry(once);

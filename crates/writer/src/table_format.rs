@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Float64Ty
 use bytes::Bytes;
 use model::{ValueSchema, Values};
 
-use crate::format::{Encoder, FileFooter, Format, LabelPlace};
+use crate::format::{Encoder, FileFooter, Format, LabelPlace, refusal_of_encoder};
 use crate::label::LabelRead;
 use crate::parquet_format::{ParquetEncoder, ParquetFormat};
 use crate::statistics::FileStatistics;
@@ -20,7 +20,11 @@ pub struct TableFormat {
     parquet: ParquetFormat,
     /// Columns whose values stand in the paths of files and not in them.
     in_paths: Arc<[String]>,
+    refusal: Option<Arc<RefusalOfTable>>,
 }
+
+/// What a table has against rows with these columns, as it would have them; `None` when it takes them.
+pub type RefusalOfTable = dyn Fn(&Schema) -> Option<String> + Send + Sync;
 
 impl fmt::Debug for TableFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,7 +35,12 @@ impl fmt::Debug for TableFormat {
 impl TableFormat {
     /// Files like those of `parquet`, without the columns `in_paths`.
     pub fn new(parquet: ParquetFormat, in_paths: impl IntoIterator<Item = String>) -> TableFormat {
-        TableFormat { parquet, in_paths: in_paths.into_iter().collect() }
+        TableFormat { parquet, in_paths: in_paths.into_iter().collect(), refusal: None }
+    }
+
+    /// The same; rows whose columns the table refuses are refused before they are appended.
+    pub fn refusing(self, refusal: Arc<RefusalOfTable>) -> TableFormat {
+        TableFormat { refusal: Some(refusal), ..self }
     }
 }
 
@@ -57,6 +66,15 @@ impl Format for TableFormat {
         }
         let parquet = self.parquet.encoder(&Arc::new(Schema::new(fields.clone())))?;
         Ok(Box::new(TableEncoder { parquet, kept, nan: NanLeaves::new(&fields), fields }))
+    }
+
+    fn refusal(&self, values: &Values, value_schema: Option<&ValueSchema>) -> Option<String> {
+        if let (Values::Typed(rows), Some(refusal)) = (values, &self.refusal)
+            && let Some(reason) = refusal(&table_schema(&Schema::new(rows.fields().clone())))
+        {
+            return Some(reason);
+        }
+        refusal_of_encoder(values, |schema| self.open(schema, value_schema, &FileFooter::default()))
     }
 
     fn read_label(&self, piece: &Bytes, file_bytes: u64) -> LabelRead {

@@ -4,7 +4,7 @@ import json
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
 
 
 def options(store):
@@ -19,6 +19,12 @@ def options(store):
 
 def open_table(store, place):
     return DeltaTable(place) if place.startswith("/") else DeltaTable(place, storage_options=options(store))
+
+
+def create(store, place, schema, partition_by):
+    """Makes a table with the columns of a StructType."""
+    at = {} if place.startswith("/") else {"storage_options": options(store)}
+    DeltaTable.create(place, schema=Schema.from_json(schema), partition_by=partition_by, **at)
 
 
 def rows(store, place):

@@ -122,6 +122,10 @@ impl Lane {
                 };
                 let rejected: Vec<Rejected> = rows.rejected.into_iter().map(reject).collect();
                 waits = rows.waits;
+                if rows.corrupt > 0 {
+                    let (first, last) = (batch.position(0), batch.position(batch.len() - 1));
+                    warn!(records = rows.corrupt, %first, %last, "records between these do not fit the given schema: what does not is null");
+                }
                 batch.values = Values::Typed(rows.columns);
                 batch = self.admit(batch, &rejected, &mut fault);
                 Some(self.parts.typing.version())
