@@ -43,6 +43,11 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Kafka, Need::Minio],
         run: lost_table,
     },
+    Test {
+        name: "small_files_are_merged_beside_appends_and_others_read_every_version",
+        needs: &[Need::Kafka, Need::Minio],
+        run: merged,
+    },
 ];
 
 const SCRIPT: &str = concat!(include_str!("../src/py/store.py"), include_str!("py/delta.py"));
@@ -353,6 +358,54 @@ fn lost_table() -> Outcome {
     sluice.restart()?;
     let trace = sluice.wait_failed(&scene.connector)?;
     assert!(trace.contains("was that table lost"), "{trace}");
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn merged() -> Outcome {
+    let scene = Scene::new("merged", 1)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let changes = json!({"commit.interval.ms": "200", "compaction.interval.ms": "1000", "checkpoint.interval.ms": "3000",
+        "vacuum.interval.ms": "2000", "delta.checkpointInterval": "10"});
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &lake.place, changes))?;
+    let merges = |history: &Value| {
+        let operations = history.as_array().into_iter().flatten();
+        operations.filter(|operation| **operation == json!("OPTIMIZE")).count()
+    };
+    let (mut produced, mut history) = (0, json!([]));
+    while merges(&history) < 2 && produced < 3_000 {
+        for _ in 0..10 {
+            scene.kafka.produce(&scene.topic, &irises(produced..produced + 10, 1))?;
+            produced += 10;
+            scene.wait_committed(&[produced])?;
+        }
+        history = lake.ask("history", json!({}))?;
+    }
+    assert!(merges(&history) >= 2, "no files were merged: {history}\n{}", sluice.log());
+    let whole: Vec<i64> = (0..produced).collect();
+    assert_eq!(lake.numbers("prediction")?, whole);
+    // Before, at and after each merge, a version has the first records, each once.
+    let operations: Vec<Value> = history.as_array().cloned().unwrap_or_default();
+    let at = |version: usize| -> Result<Vec<i64>, Error> {
+        let numbers = lake.ask("numbers_at", json!({"column": "prediction", "version": version}))?;
+        Ok(numbers.as_array().into_iter().flatten().filter_map(Value::as_i64).collect())
+    };
+    for version in (1..operations.len()).filter(|version| operations[*version] == json!("OPTIMIZE")) {
+        let [before, after] = [at(version - 1)?, at(version)?];
+        assert_eq!(before, after, "version {version}");
+        assert_eq!(before, (0..before.len() as i64).collect::<Vec<i64>>(), "version {version}");
+    }
+    let description = lake.ask("description", json!({}))?;
+    let files = description["files"].as_u64().unwrap_or(u64::MAX);
+    assert!(files < 40, "{files} files after {} versions", operations.len());
+    let more = json!({"bucket": scene.bucket, "prefix": "t"});
+    assert_eq!(lake.ask("wrong_statistics", more)?["wrong"], json!([]));
+    // delta-rs appends to it, and we go on.
+    lake.ask("append", json!({"rows": [{"sepal_length": 1.0, "prediction": 1_000_000, "confidence": null}]}))?;
+    scene.kafka.produce(&scene.topic, &irises(produced..produced + 10, 1))?;
+    scene.wait_committed(&[produced + 10])?;
+    assert_eq!(lake.numbers("prediction")?.len() as i64, produced + 11);
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
 }

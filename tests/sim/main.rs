@@ -25,6 +25,7 @@ mod groups;
 mod lanes;
 mod letters;
 mod model;
+mod months;
 mod oracle;
 mod people;
 mod play;

@@ -1,13 +1,15 @@
-//! Whole tasks that write to a Delta table: crashes, zombies and a store that fails and does what it says it did not do.
+//! Whole tasks that write to a Delta table: crashes, zombies and a store that fails and does what it says it did not do; beside
+//! them compaction, checkpoints and vacuum, which leave every version that a reader may have opened as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
-use delta::{DeltaCommitter, Table, TableOptions, UpkeepOptions, app_id};
+use delta::{Compaction, DeltaCommitter, Removable, Table, TableMetrics, TableOptions, UpkeepOptions, Vacuum, app_id};
 use model::{Offset, TopicPartition};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
@@ -16,6 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use source::{MemberId, MemoryLog, Recovered, Recovery, Source, Subscription};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use writer::conformance::read_parquet;
@@ -66,6 +69,28 @@ struct World {
     faulty: FaultyStore,
     wall: Arc<Wall>,
     seed: u64,
+    /// Whether requests meet bad fates.
+    is_stormy: Arc<AtomicBool>,
+    metrics: TableMetrics,
+}
+
+/// Each as often as it can be.
+fn upkeep() -> UpkeepOptions {
+    let every = Duration::from_secs;
+    let limits =
+        FileLimits { part_bytes: 8 << 20, rows_bytes: 1 << 20, row_group_bytes: 1 << 20, row_group_rows: 1 << 20 };
+    UpkeepOptions {
+        checkpoint_interval: Some(every(7)),
+        log_cleanup_interval: Some(every(11)),
+        compaction: Some(Compaction {
+            interval: every(2),
+            target_bytes: 1 << 20,
+            format: Arc::new(TableFormat::new(ParquetFormat::new("snappy").expect("a codec"), [])),
+            limits,
+            turn: Arc::new(Semaphore::new(1)),
+        }),
+        vacuum: Some(Vacuum { interval: every(3), files: Removable::Own, upload_age: None }),
+    }
 }
 
 struct Running {
@@ -74,13 +99,17 @@ struct Running {
 }
 
 impl World {
-    fn new(seed: u64, faults_until: Instant) -> World {
+    fn new(seed: u64) -> World {
         let log = MemoryLog::new();
         log.create_topic("t", LANES);
         log.set_batch_rows_max(7);
         let (objects, dice) = (Arc::new(InMemory::new()), Mutex::new(StdRng::seed_from_u64(seed)));
-        let faulty = FaultyStore::new(objects.clone(), move |request, _| {
-            if Instant::now() > faults_until || request != Request::Put {
+        let is_stormy = Arc::new(AtomicBool::new(true));
+        let is_calm = is_stormy.clone();
+        let faulty = FaultyStore::new(objects.clone(), move |request, key| {
+            // The kernel writes checkpoints on a clock of its own.
+            let is_kernel = key.contains(".checkpoint.") || key.ends_with("_last_checkpoint");
+            if !is_calm.load(Ordering::Relaxed) || request != Request::Put || is_kernel {
                 return Fate::Fine;
             }
             let mut dice = dice.lock().expect("no panic holds it");
@@ -93,7 +122,11 @@ impl World {
                 _ => Fate::Fine,
             }
         });
-        World { log, objects, faulty, wall: Arc::new(Wall(Instant::now())), seed }
+        let wall = Arc::new(Wall(Instant::now()));
+        let clock = wall.clone();
+        faulty.set_clock(move || clock.now_ms());
+        let metrics = delta::Metrics::default().table("c", "t");
+        World { log, objects, faulty, wall, seed, is_stormy, metrics }
     }
 
     async fn start(&self, life: u64) -> Option<Running> {
@@ -110,13 +143,13 @@ impl World {
         let options = TableOptions {
             location: "t".to_owned(),
             partition_columns: None,
-            properties: serde_json::Map::new(),
+            properties: serde_json::Map::from_iter([("delta.checkpointInterval".to_owned(), "10".into())]),
             merge_schema: true,
             linger: Duration::from_millis(50),
             now_ms: Arc::new(move || clock.now_ms()),
             seed: self.seed * 1_000 + life,
-            upkeep: UpkeepOptions::default(),
-            metrics: delta::Metrics::default().table("c", "t"),
+            upkeep: upkeep(),
+            metrics: self.metrics.clone(),
         };
         let table = Table::open(store.clone(), options).await.ok()?;
         let pairs = vec![
@@ -130,7 +163,7 @@ impl World {
         recipe.files.format = Arc::new(TableFormat::new(ParquetFormat::new("snappy").expect("a codec"), []));
         recipe.partitioner = Box::new(|| Box::new(ColumnsPartitioner::new(Vec::new())));
         recipe.files.object_key =
-            Arc::new(move |_, lane, _, first| format!("t/{}+{first}-{life}.parquet", lane.partition));
+            Arc::new(move |_, lane, _, first| format!("t/{}+{first}-{life:016x}.parquet", lane.partition));
         let authority: Arc<dyn Recovery> = Arc::new(Authority(table.clone()));
         let source = self.log.join_with(GROUP, Subscription::Topics(vec!["t".to_owned()]), Some(authority));
         let member = source.id();
@@ -155,71 +188,118 @@ impl World {
         Some(Running { member, task })
     }
 
-    /// How often each record of a lane is in the files that the log lists.
-    async fn counts(&self, lane: i32) -> BTreeMap<i64, usize> {
-        let mut counts = BTreeMap::new();
+    /// The files of each version, by their commits.
+    async fn versions(&self) -> Vec<BTreeSet<String>> {
+        let mut versions: Vec<BTreeSet<String>> = Vec::new();
         for version in 0.. {
             let Ok(commit) = self.objects.get(&Path::from(format!("t/_delta_log/{version:020}.json"))).await else {
                 break;
             };
             let text = commit.bytes().await.expect("in memory");
-            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let line: Value = serde_json::from_slice(line).expect("JSON");
-                let Some(name) = line["add"]["path"].as_str().filter(|name| name.starts_with(&format!("{lane}+")))
-                else {
-                    continue;
-                };
-                let file =
-                    self.objects.get(&Path::from(format!("t/{name}"))).await.expect("what the log lists is there");
-                let rows = read_parquet(file.bytes().await.expect("in memory"));
-                let numbers = rows.column_by_name("n").expect("a column").as_primitive::<Int64Type>();
-                for number in numbers.iter().flatten() {
-                    *counts.entry(number).or_default() += 1;
+            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let lines: Vec<Value> = lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect();
+            let paths = |action: &'static str| {
+                lines.iter().filter_map(move |line| line[action]["path"].as_str().map(str::to_owned))
+            };
+            let mut files = versions.last().cloned().unwrap_or_default();
+            for path in paths("remove") {
+                assert!(files.remove(&path), "seed {}: version {version} removes {path}, which it has not", self.seed);
+            }
+            for path in paths("add") {
+                assert!(files.insert(path.clone()), "seed {}: version {version} adds {path} again", self.seed);
+            }
+            versions.push(files);
+        }
+        versions
+    }
+
+    /// The records, by lane, of a file; `None` when it is not there.
+    async fn records(&self, name: &str) -> Option<Vec<(i64, i64)>> {
+        let file = self.objects.get(&Path::from(format!("t/{name}"))).await.ok()?;
+        let rows = read_parquet(file.bytes().await.expect("in memory"));
+        let column = |name: &str| rows.column_by_name(name).expect("a column").as_primitive::<Int64Type>().clone();
+        let (lanes, numbers) = (column("lane"), column("n"));
+        Some(lanes.values().iter().copied().zip(numbers.values().iter().copied()).collect())
+    }
+
+    /// Checks that every version from `first` on can be read and holds of each lane the records up to some one, each once;
+    /// how many records of each lane the last one holds.
+    async fn readable_from(&self, first: usize) -> [i64; LANES as usize] {
+        let (mut known, mut ends): (BTreeMap<String, Vec<(i64, i64)>>, _) = (BTreeMap::new(), [0; LANES as usize]);
+        for (version, files) in self.versions().await.iter().enumerate().skip(first) {
+            let mut counts: BTreeMap<(i64, i64), usize> = BTreeMap::new();
+            for name in files {
+                if !known.contains_key(name) {
+                    let records = self.records(name).await;
+                    let seed = self.seed;
+                    let records = records.unwrap_or_else(|| panic!("seed {seed}: {name} of version {version} is gone"));
+                    known.insert(name.clone(), records);
                 }
+                known[name].iter().for_each(|record| *counts.entry(*record).or_default() += 1);
+            }
+            for (lane, end) in ends.iter_mut().enumerate() {
+                let of_lane: Vec<_> = counts.iter().filter(|((of, _), _)| *of == lane as i64).collect();
+                let whole = of_lane.iter().enumerate().all(|(at, ((_, n), count))| at as i64 == *n && **count == 1);
+                assert!(whole, "seed {}: version {version}, lane {lane}: {of_lane:?}", self.seed);
+                *end = of_lane.len() as i64;
             }
         }
-        counts
+        ends
+    }
+
+    /// Workers come and go for `span`, in a store that fails; none is left.
+    async fn storm(&self, span: Duration, dice: &mut StdRng, life: &mut u64, produced: &mut [i64; LANES as usize]) {
+        let until = Instant::now() + span;
+        self.is_stormy.store(true, Ordering::Relaxed);
+        let (mut running, mut zombies) = (Vec::new(), Vec::new());
+        while Instant::now() < until {
+            while running.len() < 2 {
+                *life += 1;
+                running.extend(self.start(*life).await);
+            }
+            let lane = dice.random_range(0..LANES);
+            for _ in 0..dice.random_range(0..30) {
+                let value = format!(r#"{{"lane":{lane},"n":{}}}"#, produced[lane as usize]);
+                self.log.produce("t", lane, None, Some(value.as_bytes()), 0, Vec::new());
+                produced[lane as usize] += 1;
+            }
+            sleep(Duration::from_millis(dice.random_range(0..3_000))).await;
+            let victim: Running = running.swap_remove(dice.random_range(0..2));
+            match dice.random_range(0..3) {
+                0 => running.push(victim),
+                1 => {
+                    victim.task.abort();
+                    self.log.kill(victim.member);
+                }
+                // The group goes on without it, but it has not heard of that and goes on too.
+                _ => {
+                    self.log.set_deaf(victim.member, true);
+                    self.log.kill(victim.member);
+                    zombies.push(victim);
+                }
+            }
+            running.retain(|one| !one.task.is_finished());
+        }
+        self.is_stormy.store(false, Ordering::Relaxed);
+        // A zombie that has heard of its end may have joined again, and hears nothing of that either.
+        for one in running.drain(..).chain(zombies) {
+            one.task.abort();
+            self.log.kill(one.member);
+        }
     }
 }
 
-async fn live(seed: u64) {
-    let faults_until = Instant::now() + Duration::from_secs(45);
-    let world = World::new(seed, faults_until);
+/// Two storms, more than the retention of removed files apart. What upkeep did, by its metrics.
+async fn live(seed: u64) -> TableMetrics {
+    let world = World::new(seed);
     let mut dice = StdRng::seed_from_u64(seed ^ 0xD1CE);
-    let (mut running, mut zombies, mut life, mut produced) = (Vec::new(), Vec::new(), 0, [0i64; LANES as usize]);
-    while Instant::now() < faults_until {
-        while running.len() < 2 {
-            life += 1;
-            running.extend(world.start(life).await);
-        }
-        let lane = dice.random_range(0..LANES);
-        for _ in 0..dice.random_range(0..30) {
-            let value = format!(r#"{{"n":{}}}"#, produced[lane as usize]);
-            world.log.produce("t", lane, None, Some(value.as_bytes()), 0, Vec::new());
-            produced[lane as usize] += 1;
-        }
-        sleep(Duration::from_millis(dice.random_range(0..3_000))).await;
-        let victim: Running = running.swap_remove(dice.random_range(0..2));
-        match dice.random_range(0..3) {
-            0 => running.push(victim),
-            1 => {
-                victim.task.abort();
-                world.log.kill(victim.member);
-            }
-            // The group goes on without it, but it has not heard of that and goes on too.
-            _ => {
-                world.log.set_deaf(victim.member, true);
-                world.log.kill(victim.member);
-                zombies.push(victim);
-            }
-        }
-        running.retain(|one| !one.task.is_finished());
-    }
-    // A zombie that has heard of its end may have joined again, and hears nothing of that either.
-    for one in running.drain(..).chain(zombies) {
-        one.task.abort();
-        world.log.kill(one.member);
-    }
+    let (mut life, mut produced) = (0, [0i64; LANES as usize]);
+    world.storm(Duration::from_secs(45), &mut dice, &mut life, &mut produced).await;
+    sleep(Duration::from_secs(20)).await;
+    world.readable_from(0).await;
+    let before = world.versions().await.len();
+    sleep(Duration::from_secs(8 * 24 * 60 * 60)).await;
+    world.storm(Duration::from_secs(45), &mut dice, &mut life, &mut produced).await;
     let lane = |number: i32| TopicPartition::new("t", number);
     let is_done = || {
         (0..LANES).all(|number| {
@@ -243,18 +323,25 @@ async fn live(seed: u64) {
     // What dead workers sent may still arrive.
     sleep(Duration::from_secs(20)).await;
     last.iter().for_each(|one| one.task.abort());
+    // The last version of the first storm is one that a reader may have opened within the retention.
+    assert_eq!(world.readable_from(before.saturating_sub(1)).await, produced, "seed {seed}");
     for number in 0..LANES {
-        let counts = world.counts(number).await;
-        let whole: BTreeMap<i64, usize> = (0..produced[number as usize]).map(|n| (n, 1)).collect();
-        assert_eq!(counts, whole, "seed {seed}, lane {number}");
         let metadata = world.log.committed(GROUP, &lane(number)).map(|(_, metadata)| metadata).unwrap_or_default();
-        assert!(counts.is_empty() || metadata.starts_with(r#"{"delta":"#), "the offset names the table: {metadata}");
+        let is_empty = produced[number as usize] == 0;
+        assert!(is_empty || metadata.starts_with(r#"{"delta":"#), "the offset names the table: {metadata}");
     }
+    world.metrics
 }
 
 #[tokio::test(start_paused = true)]
-async fn crashes_zombies_and_faults_leave_every_record_in_the_table_once() {
+async fn crashes_zombies_faults_and_upkeep_leave_every_record_in_the_table_once() {
+    let (mut compacted, mut vacuumed, mut checkpoints) = (0, 0, 0);
     for seed in 0..12 {
-        live(seed).await;
+        let metrics = live(seed).await;
+        compacted += metrics.compacted_files();
+        vacuumed += metrics.vacuumed_files();
+        checkpoints += metrics.checkpoints();
     }
+    let sum = format!("{compacted} files merged, {vacuumed} removed, {checkpoints} checkpoints");
+    assert!(compacted > 200 && vacuumed > 200 && checkpoints > 50, "upkeep did too little: {sum}");
 }

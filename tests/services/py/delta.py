@@ -99,3 +99,16 @@ def append(store, place, rows):
     data = pa.Table.from_pylist(rows, schema=pa.schema(schema))
     write_deltalake(place, data, mode="append", storage_options=options(store))
     return table.version()
+
+
+def history(store, place):
+    """The operation of each version, the oldest first."""
+    entries = open_table(store, place).history()
+    return [entry["operation"] for entry in sorted(entries, key=lambda entry: entry["version"])]
+
+
+def numbers_at(store, place, column, version):
+    """The numbers of a column at a version, in order."""
+    table = open_table(store, place)
+    table.load_as_version(version)
+    return sorted(number for number in table.to_pyarrow_table(columns=[column])[column].to_pylist() if number is not None)
