@@ -55,7 +55,7 @@ fn upkeep(unit: u32) -> UpkeepOptions {
         checkpoint_interval: Some(every(3_600)),
         log_cleanup_interval: Some(every(3_600)),
         compaction: Some(Compaction {
-            interval: every(60),
+            interval: every(600),
             target_bytes: 128 << 20,
             format: Arc::new(format()),
             limits,
@@ -67,6 +67,7 @@ fn upkeep(unit: u32) -> UpkeepOptions {
 
 /// What is in the store and what a cold open takes.
 #[derive(Debug)]
+#[expect(dead_code, reason = "for people")]
 struct Health {
     log_objects: usize,
     log_bytes: u64,
@@ -89,7 +90,8 @@ impl Months {
         let objects = Arc::new(InMemory::new());
         let faulty = FaultyStore::new(objects.clone(), |_, _| Fate::Fine);
         let began = Instant::now();
-        let now_ms = move || 1_704_067_200_000 + i64::try_from(began.elapsed().as_millis()).expect("months only");
+        // The kernel has a clock of its own, by which it leaves removed files out of checkpoints. Behind it none is left out.
+        let now_ms = move || 4_102_444_800_000 + i64::try_from(began.elapsed().as_millis()).expect("months only");
         faulty.set_clock(now_ms);
         Months { objects, faulty, now_ms: Arc::new(now_ms), metrics: Metrics::default().table("c", "t") }
     }
@@ -100,11 +102,11 @@ impl Months {
     }
 
     async fn open(&self, kept: Kept, unit: u32) -> Table {
-        let interval = if kept == Kept::Not { "1000000000" } else { "100" };
+        let interval = ("delta.checkpointInterval".to_owned(), "1000000000".into());
         let options = TableOptions {
             location: "t".to_owned(),
             partition_columns: None,
-            properties: Map::from_iter([("delta.checkpointInterval".to_owned(), interval.into())]),
+            properties: Map::from_iter((kept == Kept::Not).then_some(interval)),
             merge_schema: false,
             linger: Duration::ZERO,
             now_ms: self.now_ms.clone(),
@@ -187,7 +189,7 @@ async fn after(kept: Kept, commits: i64, unit: u32) -> (Health, BTreeMap<&'stati
     let table = months.open(kept, unit).await;
     months.write(&table, commits, unit).await;
     // The last turns of upkeep.
-    sleep(Duration::from_secs(120) * unit).await;
+    sleep(Duration::from_secs(1_500) * unit).await;
     drop(table);
     let health = months.health(commits).await;
     let metrics = &months.metrics;

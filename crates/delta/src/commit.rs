@@ -19,7 +19,7 @@ use crate::open::{OpenError, open};
 use crate::protocol::refusals;
 use crate::stats::stats;
 use crate::table::{CommitError, Known, NewFile, Proposal, TableOptions};
-use crate::upkeep::{due, write_checkpoint};
+use crate::upkeep::{may_be_due, write_checkpoint};
 
 /// Versions that a commit is tried for, one after the other.
 const ATTEMPTS_MAX: usize = 100;
@@ -275,11 +275,10 @@ impl Keeper {
 
     /// A checkpoint is written beside commits, one at a time.
     fn begin_checkpoint(&mut self, version: u64) {
-        if self.state.as_ref().is_some_and(|state| due(version, &state.metadata))
-            && self.checkpoint.as_ref().is_none_or(JoinHandle::is_finished)
-        {
-            let work = write_checkpoint(self.log.clone(), version, self.options.metrics.clone());
-            self.checkpoint = Some(tokio::spawn(work));
+        let Some(state) = self.state.as_ref().filter(|state| may_be_due(version, &state.metadata)) else { return };
+        if self.checkpoint.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (log, metrics) = (self.log.clone(), self.options.metrics.clone());
+            self.checkpoint = Some(tokio::spawn(write_checkpoint(log, version, state.metadata.clone(), metrics)));
         }
     }
 

@@ -12,7 +12,8 @@ use writer::{FileLimits, ParquetFormat, TableFormat, orphan_age};
 const CHECKPOINT_INTERVAL_MS: Key = job(
     "checkpoint.interval.ms",
     "Milliseconds after which commits get a checkpoint though they are fewer than the table's property \
-     delta.checkpointInterval (100), at which the process that makes the commit writes one in any case; -1 for no such limit.",
+     delta.checkpointInterval, at which the process that makes the commit writes one in any case (100, and more where the \
+     checkpoints of a table that does not say are large); -1 for no such limit.",
     "3600000",
     1,
 );
@@ -33,7 +34,7 @@ const COMPACTION_INTERVAL_MS: Key = job(
     "Milliseconds from one look for small files to the next. Files of one partition and of like size that are older than \
      that are merged when they are 16 or make a large one; what is left of a partition that gets nothing any more is merged a \
      day later. Rows do not change, so that no append conflicts with it. -1 leaves small files.",
-    "60000",
+    "600000",
     3,
 );
 
@@ -54,8 +55,8 @@ const COMPACTION_TARGET_BYTES: Key = Key::new(
 const VACUUM_INTERVAL_MS: Key = job(
     "vacuum.interval.ms",
     "Milliseconds from one vacuum to the next: files below the table that no version within its property \
-     delta.deletedFileRetentionDuration (7 days; 3 days are the least that counts) has, and that are older than that, are \
-     removed; so are unfinished uploads that are older than upload.orphan.age.ms. -1 leaves all of them.",
+     delta.deletedFileRetentionDuration (7 days) has, and that are older than that and than 3 days, are removed; so are \
+     unfinished uploads that are older than upload.orphan.age.ms. -1 leaves all of them.",
     "86400000",
     5,
 );
@@ -143,7 +144,7 @@ mod tests {
         let all = options_of(&[]);
         assert_eq!((all.checkpoint_interval, all.log_cleanup_interval), (hour, hour));
         let compaction = all.compaction.unwrap();
-        assert_eq!((compaction.interval.as_secs(), compaction.target_bytes), (60, 128 << 20));
+        assert_eq!((compaction.interval.as_secs(), compaction.target_bytes), (600, 128 << 20));
         let vacuum = all.vacuum.unwrap();
         assert_eq!((vacuum.interval.as_secs(), vacuum.files), (24 * 60 * 60, Removable::Own));
         assert_eq!(vacuum.upload_age.unwrap().as_secs(), 3 * 24 * 60 * 60);

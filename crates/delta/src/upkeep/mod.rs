@@ -30,11 +30,12 @@ use crate::log::{Log, ReadError};
 use crate::metrics::TableMetrics;
 use crate::open::OpenError;
 use crate::table::TableOptions;
-pub(crate) use checkpoint::{due, write_checkpoint};
+pub(crate) use checkpoint::{may_be_due, write_checkpoint};
 use compact::Compactor;
 use slot::Slots;
 
-/// What is done for a table beside its commits. A checkpoint every `delta.checkpointInterval` versions is always written.
+/// What is done for a table beside its commits. A checkpoint every `delta.checkpointInterval` versions is always written; when
+/// the table does not say, every 100, and more where checkpoints are large.
 #[derive(Debug, Clone, Default)]
 pub struct UpkeepOptions {
     /// Longest time that commits are without a checkpoint; `None` for no such limit.
