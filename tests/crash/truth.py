@@ -8,6 +8,7 @@ import os
 import pathlib
 import random
 import re
+import threading
 import time
 
 # The record's number stands in its value and in its key, so that the log is counted without its values.
@@ -17,6 +18,8 @@ NAME = re.compile(r"^(?P<directory>[^/]+)/(?P<topic>[^/]+)/hour=\d\d/at=\d\d-\d\
 OURS = re.compile(r"^[^/]+/([^/]+/_sluice/(schema-\d{10}(-[0-9a-f]+)?|topic-[\w-]+)\.json|_sluice/probe)$")
 # How many of the records are bad.
 BAD = 0.02
+# Records get a field that none had before.
+FIELD_EVERY_S = 12
 MARKS = ("sluice.nonce", "sluice.start", "sluice.end", "sluice.rows", "sluice.topic", "sluice.partition")
 
 
@@ -37,12 +40,13 @@ def produce(bootstrap, topic, partitions, rate, burst_every_s, burst_records, bu
         if error:
             errors.append(str(error))
 
-    def send(partition, padding):
+    def send(partition, padding, age):
         number = numbers[partition]
         numbers[partition] += 1
         # Some are bad: they are no row of anybody, and say so in their key.
         is_bad = padding is None and chance.random() < BAD
-        value = bad_value(partition, number) if is_bad else json.dumps({"p": partition, "n": number, "padding": padding})
+        value = bad_value(partition, number) if is_bad else json.dumps(
+            {"p": partition, "n": number, "padding": padding, "more": {f"field{age // FIELD_EVERY_S}": number}})
         key = f"{partition}:{number}" + (":bad" if is_bad else "")
         while True:
             try:
@@ -58,13 +62,13 @@ def produce(bootstrap, topic, partitions, rate, burst_every_s, burst_records, bu
         # A pause of this process is not made up for: the rate stays modest.
         due = min(int(elapsed * rate) - sent, rate)
         for _ in range(due):
-            send(chance.randrange(partitions), None)
+            send(chance.randrange(partitions), None, int(elapsed))
         sent = int(elapsed * rate)
         if burst_every_s and elapsed > (bursts + 1) * burst_every_s:
             bursts = int(elapsed / burst_every_s)
             partition = chance.randrange(partitions)
             for _ in range(burst_records):
-                send(partition, os.urandom(burst_bytes // 2).hex())
+                send(partition, os.urandom(burst_bytes // 2).hex(), int(elapsed))
         producer.poll(0.02)
     left = producer.flush(120)
     return {"produced": sum(numbers), "bursts": bursts, "errors": errors[:5], "left": left}
@@ -119,10 +123,10 @@ def messages(bootstrap, topic, partitions):
     consumer.close()
 
 
-def verdict(bootstrap, topic, partitions, store, bucket, committed, dead):
+def verdict(bootstrap, topic, partitions, store, bucket, committed, tables, dead):
     """Reads all objects and counts each record of the log; see Verdict in verdict.rs. `committed` has the offsets that
-    the group of each connector committed, by the connector's name and the partition's number; `dead` is the dead letter
-    topic of one of them."""
+    the group of each connector committed, by the connector's name and the partition's number; `tables` are those that write tables; `dead` is the dead
+    letter topic of one of them."""
     numbers, bad = log(bootstrap, topic, partitions)
     client = connect(store)
     listed = keys_and_sizes(client, bucket, "")
@@ -135,6 +139,8 @@ def verdict(bootstrap, topic, partitions, store, bucket, committed, dead):
               "without_letter_examples": [f"p{partition} at {offset}" for partition, offset in missing[:10]]}
     files = collections.defaultdict(list)
     for key, size in listed:
+        if key.split("/")[0] in tables:
+            continue
         match = NAME.match(key)
         if match and match["topic"] == topic and match["directory"] in committed:
             files[match["directory"]].append((key, size, int(match["partition"]), int(match["offset"])))
@@ -142,6 +148,9 @@ def verdict(bootstrap, topic, partitions, store, bucket, committed, dead):
             result["strange"].append(key)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for connector, offsets in committed.items():
+            if connector in tables:
+                result["connectors"][connector] = count_table(numbers, store, bucket, connector, topic, offsets, pool)
+                continue
             read = pool.map(lambda file: (file, *contents(store, bucket, file[0])), files[connector])
             result["connectors"][connector] = count(numbers, read, offsets)
     return result
@@ -149,8 +158,6 @@ def verdict(bootstrap, topic, partitions, store, bucket, committed, dead):
 
 def contents(store, bucket, key):
     """The rows of an object as (p, n), the entries of its footer and the metadata of the object."""
-    import threading
-
     import pyarrow.parquet
 
     local = contents.__dict__.setdefault("local", threading.local())
@@ -165,9 +172,9 @@ def contents(store, bucket, key):
 
 def count(numbers, read, committed):
     good = [sorted(held) for held in numbers]
-    seen, broken, rows_read, size_read, multipart, files = collections.defaultdict(list), [], 0, 0, 0, 0
+    seen, broken, size_read, multipart, files = collections.defaultdict(list), [], 0, 0, 0
     for (key, size, partition, offset), rows, footer, metadata, etag in read:
-        files, rows_read, size_read = files + 1, rows_read + len(rows), size_read + size
+        files, size_read = files + 1, size_read + size
         multipart += "-" in etag
         for row in rows:
             seen[row].append(key)
@@ -188,6 +195,12 @@ def count(numbers, read, committed):
             broken.append(f"{key}: {len(rows)} rows, footer says {footer['sluice.start']} to {footer['sluice.end']}")
         if "sluice.nonce" in footer and footer["sluice.nonce"] not in metadata.values():
             broken.append(f"{key}: the object's metadata has not the nonce of its footer: {metadata}")
+    return {"files": files, "bytes": size_read, "multipart": multipart, "broken": broken[:20], "table": None} | compared(
+        numbers, seen, committed)
+
+
+def compared(numbers, seen, committed):
+    """The records of the log beside those that were `seen`, each with the files that it is in."""
     logged = collections.Counter((partition, number) for partition, held in enumerate(numbers)
                                  for number in held.values())
     duplicates = {row: keys for row, keys in seen.items() if len(keys) > logged[row]}
@@ -196,9 +209,8 @@ def count(numbers, read, committed):
     losses = sorted((partition, number) for partition, held in enumerate(numbers) for offset, number in held.items()
                     if (partition, number) in missing and offset < committed.get(str(partition), 0))
     return {
-        "records": rows_read, "files": files, "bytes": size_read, "multipart": multipart,
-        "duplicates": len(duplicates), "losses": len(losses),
-        "unwritten": len(missing) - len(losses), "broken": broken[:20],
+        "records": sum(map(len, seen.values())), "duplicates": len(duplicates), "losses": len(losses),
+        "unwritten": len(missing) - len(losses),
         "examples": [f"p{p} n{n} is in {keys}" for (p, n), keys in sorted(duplicates.items())[:10]]
         + [f"p{p} n{n} is in no file" for p, n in losses[:20]],
     }
@@ -213,7 +225,7 @@ def footers(store, bucket, directory):
             about = {"key": key, "size": size}
             answer = client.head_object(Bucket=bucket, Key=key)
             about |= {"modified": answer["LastModified"].isoformat(), "metadata": answer["Metadata"]}
-            if key.endswith(".parquet"):
+            if key.endswith(".parquet") and "/_delta_log/" not in key:
                 _, about["footer"], _, _ = contents(store, bucket, key)
             about.get("footer", {}).pop("ARROW:schema", None)
             out.write(json.dumps(about) + "\n")

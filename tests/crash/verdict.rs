@@ -11,7 +11,13 @@ use tests::{Error, Kafka, S3, Services};
 use crate::connectors::Connector;
 
 /// The script that produces and counts.
-pub(crate) const SCRIPT: &str = concat!(include_str!("../src/py/store.py"), include_str!("truth.py"));
+pub(crate) const SCRIPT: &str = concat!(
+    include_str!("../src/py/plain.py"),
+    include_str!("../src/py/store.py"),
+    include_str!("../src/py/delta_log.py"),
+    include_str!("truth.py"),
+    include_str!("table.py")
+);
 
 /// Counting the objects of a long run takes minutes.
 const LIMIT: Duration = Duration::from_secs(800);
@@ -52,6 +58,20 @@ pub(crate) struct Count {
     broken: Vec<String>,
     /// Some of the duplicates and losses.
     examples: Vec<String>,
+    /// Of a connector that writes a table.
+    table: Option<TableCount>,
+}
+
+/// What became of a table.
+#[derive(Debug, Deserialize)]
+struct TableCount {
+    /// The newest one.
+    version: u64,
+    /// Commits that changed its columns.
+    evolutions: u64,
+    checkpoints: u64,
+    /// Files that no commit names.
+    orphans: u64,
 }
 
 impl Verdict {
@@ -73,6 +93,7 @@ impl Verdict {
         let request = json!({
             "bootstrap": kafka.bootstrap(), "topic": topic, "partitions": partitions,
             "store": about(store), "bucket": bucket, "committed": committed,
+            "tables": connectors.iter().filter(|one| one.is_table).map(|one| &one.name).collect::<Vec<_>>(),
             "dead": connectors.iter().find_map(|connector| connector.dead.as_ref()),
         });
         Services::readers()?.begin(SCRIPT, "verdict", &request, LIMIT)?.finish()
@@ -117,6 +138,13 @@ impl fmt::Display for Verdict {
                 count.duplicates,
                 count.losses
             )?;
+            if let Some(table) = &count.table {
+                let TableCount { version, evolutions, checkpoints, orphans } = table;
+                write!(
+                    f,
+                    "; version {version}, {evolutions} evolutions, {checkpoints} checkpoints, {orphans} orphans"
+                )?;
+            }
         }
         Ok(())
     }

@@ -69,7 +69,10 @@ impl Worker {
                 ("AWS_ACCESS_KEY_ID", store.access_key().to_owned()),
                 ("AWS_SECRET_ACCESS_KEY", store.secret_key().to_owned()),
                 ("CRASH_INSTANCE", format!("worker-{number}")),
-                ("RUST_LOG", "info,pipeline=debug,source=debug,writer=debug".to_owned()),
+                (
+                    "RUST_LOG",
+                    "info,pipeline=debug,source=debug,writer=debug,delta=debug,buoyant_kernel=warn".to_owned(),
+                ),
             ];
             let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
             Ok(Start { arguments, environment })

@@ -9,7 +9,7 @@ use model::{Config, Settings, TopicPartition};
 use source::conformance::World;
 use source::conformance::letters::{LetterWorld, letter};
 use source::{
-    DeadLetters, Event, KafkaDeadLetters, KafkaSource, Letter, LetterConfig, Recovery, Source, SourceConfig,
+    Bounds, DeadLetters, Event, KafkaDeadLetters, KafkaSource, Letter, LetterConfig, Recovery, Source, SourceConfig,
     Subscription,
 };
 use tests::ring::{Outcome, Test, block_on};
@@ -79,6 +79,10 @@ impl World for Broker {
         let mut config = SourceConfig::new(self.client(group), Subscription::Topics(vec![topic.to_owned()]));
         config.recovery = Some(recovery);
         Some(Box::new(KafkaSource::new(config).unwrap()))
+    }
+
+    async fn join_within(&mut self, group: &str, read: Subscription, bounds: Bounds) -> Box<dyn Source> {
+        Box::new(KafkaSource::new(SourceConfig { bounds, ..SourceConfig::new(self.client(group), read) }).unwrap())
     }
 
     async fn fence(&mut self, _group: &str) -> bool {

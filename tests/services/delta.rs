@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tests::ring::{Outcome, Test};
-use tests::{Error, Need, Record, Services, Sluice};
+use tests::{Error, Need, Record, Services, Sluice, unique};
 
 use crate::support::{Scene, at, example};
 
@@ -29,6 +29,16 @@ pub(crate) const TESTS: &[Test] = &[
         run: permissive,
     },
     Test {
+        name: "the_columns_of_sparks_kafka_source_are_those_of_a_raw_table",
+        needs: &[Need::Kafka, Need::Minio],
+        run: raw_table,
+    },
+    Test {
+        name: "a_connector_of_the_same_name_on_another_cluster_is_refused",
+        needs: &[Need::Kafka, Need::Minio],
+        run: other_cluster,
+    },
+    Test {
         name: "two_processes_that_are_killed_at_any_time_append_every_record_once",
         needs: &[Need::Kafka, Need::Minio],
         run: killed,
@@ -53,13 +63,13 @@ pub(crate) const TESTS: &[Test] = &[
 const SCRIPT: &str = concat!(include_str!("../src/py/store.py"), include_str!("py/delta.py"));
 
 /// The table of a scene.
-struct Lake<'a> {
-    scene: &'a Scene,
-    place: String,
+pub(crate) struct Lake<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) place: String,
 }
 
 impl Lake<'_> {
-    fn ask(&self, action: &str, more: Value) -> Result<Value, Error> {
+    pub(crate) fn ask(&self, action: &str, more: Value) -> Result<Value, Error> {
         let mut request = self.scene.store.request(json!({"place": self.place}));
         for (name, value) in more.as_object().into_iter().flatten() {
             request[name] = value.clone();
@@ -68,7 +78,7 @@ impl Lake<'_> {
     }
 
     /// The numbers in the rows of the table, in order.
-    fn numbers(&self, column: &str) -> Result<Vec<i64>, Error> {
+    pub(crate) fn numbers(&self, column: &str) -> Result<Vec<i64>, Error> {
         let rows = self.ask("rows", json!({}))?;
         let mut numbers: Vec<i64> =
             rows.as_array().into_iter().flatten().filter_map(|row| row[column].as_i64()).collect();
@@ -77,18 +87,23 @@ impl Lake<'_> {
     }
 }
 
-fn config(scene: &Scene, place: &str, changes: Value) -> Value {
+/// The connector of connectors/iris-delta.json with this scene's names, and `changes`; a null takes the key away.
+pub(crate) fn config(scene: &Scene, place: &str, changes: Value) -> Value {
     let mut config = example("iris-delta")["config"].clone();
     let own = json!({"subscribe": scene.topic, "path": place, "store.url": scene.store.endpoint(), "commit.interval.ms": "500",
         "checkpointLocation": format!("{place}/_checkpoints")});
+    let map = config.as_object_mut().expect("an example's config is an object");
     for (name, value) in [own, changes].iter().filter_map(Value::as_object).flatten() {
-        config[name] = value.clone();
+        match value {
+            Value::Null => map.remove(name),
+            value => map.insert(name.clone(), value.clone()),
+        };
     }
     config
 }
 
 /// Irises, told apart by `prediction`.
-fn irises(numbers: std::ops::Range<i64>, partitions: i64) -> Vec<Record> {
+pub(crate) fn irises(numbers: std::ops::Range<i64>, partitions: i64) -> Vec<Record> {
     let iris = |number: i64| {
         json!({"sepal_length": 5.1 + number as f64, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": null,
             "prediction": number, "confidence": 0.25})
@@ -181,6 +196,10 @@ fn orders() -> Value {
     ]})
 }
 
+fn text(value: Option<Vec<u8>>) -> String {
+    String::from_utf8(value.unwrap_or_default()).unwrap_or_default()
+}
+
 /// Without a schema for the values.
 fn inferring(scene: &Scene, place: &str, changes: Value) -> Value {
     let mut config = config(scene, place, changes);
@@ -209,7 +228,10 @@ fn columns_of_the_table() -> Outcome {
     let records: Vec<Record> = good.iter().chain(&bad).map(|value| at(0, value.to_string())).collect();
     scene.kafka.produce(&scene.topic, &records)?;
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
-    let changes = json!({"partitionBy": "day", "errors.tolerance": "all", "errors.log.enable": "true", "errors.log.include.messages": "true"});
+    let dead = unique("dead");
+    let changes = json!({"partitionBy": "day", "errors.tolerance": "all", "errors.log.enable": "true",
+        "errors.log.include.messages": "true", "errors.deadletterqueue.topic.name": dead,
+        "errors.deadletterqueue.topic.replication.factor": "1"});
     sluice.create(&scene.connector, &inferring(&scene, &lake.place, changes))?;
     scene.wait_committed(&[8])?;
     let rows = lake.ask("rows", json!({}))?;
@@ -225,6 +247,9 @@ fn columns_of_the_table() -> Outcome {
     let description = lake.ask("description", json!({}))?;
     assert_eq!(description["columns"], json!(["day", "id", "price", "at", "place", "count", "note"]));
     assert_eq!(sluice.metric("sluice_rejected_records_total", &scene.connector)?, 5);
+    let letters = scene.kafka.consume(&unique("reader"), &dead, bad.len())?;
+    let letters: Vec<String> = letters.into_iter().map(|letter| text(letter.value)).collect();
+    assert_eq!(letters, bad.each_ref().map(Value::to_string));
     let log = sluice.log();
     for reason in ["price", "id: is INTEGER in", "NOT NULL", "count", "ID"] {
         assert!(log.contains(reason), "{reason} is not in {log}");
@@ -277,6 +302,67 @@ fn permissive() -> Outcome {
     Ok(())
 }
 
+fn raw_table() -> Outcome {
+    let scene = Scene::new("raw", 2)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let record = |partition: i32, value: &[u8]| Record {
+        key: Some(b"k\xff".to_vec()),
+        timestamp_ms: Some(1_700_000_000_123),
+        headers: vec![("h".to_owned(), "v".to_owned())],
+        ..at(partition, value)
+    };
+    scene.kafka.produce(&scene.topic, &[record(0, b"\x00any"), record(1, b"{}"), record(1, b"")])?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let changes = json!({"value.converter": "org.apache.kafka.connect.converters.ByteArrayConverter",
+        "kafka.columns": "key,topic,partition,offset,timestamp,timestampType,headers"});
+    sluice.create(&scene.connector, &inferring(&scene, &lake.place, changes))?;
+    scene.wait_committed(&[1, 2])?;
+    let columns = lake.ask("columns", json!({}))?;
+    let header = json!({"type": "array", "containsNull": true, "elementType": {"type": "struct", "fields": [
+        {"name": "key", "type": "string", "nullable": true, "metadata": {}},
+        {"name": "value", "type": "binary", "nullable": true, "metadata": {}}]}});
+    let expected = json!({"value": "binary", "key": "binary", "topic": "string", "partition": "integer", "offset": "long",
+        "timestamp": "timestamp", "timestampType": "integer", "headers": header});
+    assert_eq!(columns, expected);
+    let rows = lake.ask("rows", json!({}))?;
+    let mut lanes: Vec<(i64, i64, &str, &str)> = Vec::new();
+    for row in rows.as_array().into_iter().flatten() {
+        let number = |name: &str| row[name].as_i64().unwrap_or(-1);
+        lanes.push((
+            number("partition"),
+            number("offset"),
+            row["value"].as_str().unwrap_or_default(),
+            row["key"].as_str().unwrap_or_default(),
+        ));
+        assert_eq!((&row["topic"], &row["timestampType"]), (&json!(scene.topic), &json!(0)));
+        assert_eq!(row["timestamp"], json!("2023-11-14 22:13:20.123000+00:00"));
+    }
+    lanes.sort_unstable();
+    let key = r"b'k\xff'";
+    assert_eq!(lanes, [(0, 0, r"b'\x00any'", key), (1, 0, "b'{}'", key), (1, 1, "b''", key)], "{rows}");
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn other_cluster() -> Outcome {
+    let scene = Scene::new("cluster", 1)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let key = format!("t/_sluice/owner-{}.json", scene.connector);
+    let owner = json!({"connector": scene.connector, "cluster": "another"});
+    scene.store.put(&scene.bucket, &key, owner.to_string().as_bytes(), &[])?;
+    scene.kafka.produce(&scene.topic, &irises(0..10, 1))?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &lake.place, json!({})))?;
+    let trace = sluice.wait_failed(&scene.connector)?;
+    assert!(trace.contains(&key) && trace.contains("from the cluster another"), "{trace}");
+    scene.store.delete(&scene.bucket, &key)?;
+    sluice.post(&format!("/connectors/{}/restart?includeTasks=true", scene.connector))?;
+    scene.wait_committed(&[10])?;
+    assert_eq!(lake.numbers("prediction")?.len(), 10);
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
 fn killed() -> Outcome {
     let scene = Scene::new("killed", 4)?;
     let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
@@ -307,7 +393,7 @@ fn killed() -> Outcome {
 
 fn directory() -> Outcome {
     let scene = Scene::new("directory", 2)?;
-    let directory = std::env::temp_dir().join(tests::unique("lake"));
+    let directory = std::env::temp_dir().join(unique("lake"));
     std::fs::create_dir_all(&directory)
         .map_err(|error| Error::Call { what: "mkdir".to_owned(), why: error.to_string() })?;
     let lake = Lake { scene: &scene, place: directory.join("table").display().to_string() };
@@ -369,36 +455,39 @@ fn merged() -> Outcome {
         "vacuum.interval.ms": "2000", "delta.checkpointInterval": "10"});
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
     sluice.create(&scene.connector, &config(&scene, &lake.place, changes))?;
-    let merges = |history: &Value| {
-        let operations = history.as_array().into_iter().flatten();
-        operations.filter(|operation| **operation == json!("OPTIMIZE")).count()
+    // The operation of each version.
+    let operations = || -> Result<Vec<Value>, Error> {
+        let history = lake.ask("history", json!({}))?;
+        let mut entries: Vec<Value> = history.as_array().cloned().unwrap_or_default();
+        entries.sort_by_key(|entry| entry["version"].as_u64());
+        Ok(entries.into_iter().map(|entry| entry["operation"].clone()).collect())
     };
-    let (mut produced, mut history) = (0, json!([]));
-    while merges(&history) < 2 && produced < 3_000 {
+    let is_merge = |operation: &&Value| **operation == json!("OPTIMIZE");
+    let (mut produced, mut history) = (0, Vec::new());
+    while history.iter().filter(is_merge).count() < 2 && produced < 3_000 {
         for _ in 0..10 {
             scene.kafka.produce(&scene.topic, &irises(produced..produced + 10, 1))?;
             produced += 10;
             scene.wait_committed(&[produced])?;
         }
-        history = lake.ask("history", json!({}))?;
+        history = operations()?;
     }
-    assert!(merges(&history) >= 2, "no files were merged: {history}\n{}", sluice.log());
+    assert!(history.iter().filter(is_merge).count() >= 2, "no files were merged: {history:?}\n{}", sluice.log());
     let whole: Vec<i64> = (0..produced).collect();
     assert_eq!(lake.numbers("prediction")?, whole);
     // Before, at and after each merge, a version has the first records, each once.
-    let operations: Vec<Value> = history.as_array().cloned().unwrap_or_default();
     let at = |version: usize| -> Result<Vec<i64>, Error> {
         let numbers = lake.ask("numbers_at", json!({"column": "prediction", "version": version}))?;
         Ok(numbers.as_array().into_iter().flatten().filter_map(Value::as_i64).collect())
     };
-    for version in (1..operations.len()).filter(|version| operations[*version] == json!("OPTIMIZE")) {
+    for version in (1..history.len()).filter(|version| is_merge(&&history[*version])) {
         let [before, after] = [at(version - 1)?, at(version)?];
         assert_eq!(before, after, "version {version}");
         assert_eq!(before, (0..before.len() as i64).collect::<Vec<i64>>(), "version {version}");
     }
     let description = lake.ask("description", json!({}))?;
     let files = description["files"].as_u64().unwrap_or(u64::MAX);
-    assert!(files < 40, "{files} files after {} versions", operations.len());
+    assert!(files < 40, "{files} files after {} versions", history.len());
     let more = json!({"bucket": scene.bucket, "prefix": "t"});
     assert_eq!(lake.ask("wrong_statistics", more)?["wrong"], json!([]));
     // delta-rs appends to it, and we go on.

@@ -13,10 +13,13 @@ mod harness;
 mod main_job;
 mod memory;
 mod outside;
+mod peers;
 mod recovery;
 mod registry;
 mod registry_access;
 mod settings;
+mod spark;
+mod spark_options;
 mod store_faults;
 mod store_features;
 mod streams;
@@ -45,6 +48,9 @@ fn main() -> ExitCode {
             files::TESTS,
             types::TESTS,
             delta::TESTS,
+            spark_options::TESTS,
+            peers::TESTS,
+            spark::TESTS,
             views::TESTS,
             memory::TESTS,
             conformance::TESTS,

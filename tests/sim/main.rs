@@ -37,6 +37,7 @@ mod seeds;
 mod table;
 mod taps;
 mod truth;
+mod upkeep;
 mod versions;
 mod views;
 mod watch;

@@ -108,6 +108,7 @@ impl Months {
             partition_columns: None,
             properties: Map::from_iter((kept == Kept::Not).then_some(interval)),
             merge_schema: false,
+            user_metadata: None,
             linger: Duration::ZERO,
             now_ms: self.now_ms.clone(),
             seed: 1,

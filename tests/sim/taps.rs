@@ -180,6 +180,10 @@ impl Source for Tapped {
         self.source.end_offset(topic_partition)
     }
 
+    async fn is_exhausted(&self) -> Result<bool, source::Error> {
+        self.source.is_exhausted().await
+    }
+
     async fn rejoin(&self) {
         self.world.note(&format!("{} leaves and joins again", self.name));
         self.world.count(Action::LeftAndJoinedAgain);

@@ -142,6 +142,8 @@ impl Worker {
             clock: world.clock(),
             metrics: Metrics::default().task("sim", 0),
             deadlines: Deadlines { drain: Duration::from_secs(20), revoke },
+            pace: None,
+            until_end: false,
             seed,
         };
         let (steering, control): (Steering, Control) = control(Wanted::Run);

@@ -10,7 +10,7 @@
 //!  ring::main -> Need -> Services -> localstack/install.sh -> cache directory
 //!                           |
 //!                           +-> Kafka, Registry, S3 (MinIO, LocalStack): a Server each, dies with this process
-//!                           +-> Readers: src/py/*.py in a Python of their own
+//!                           +-> Readers: src/py/*.py in a Python of their own; Spark: a session that scripts are sent to
 //! ```
 //!
 //! Services that already run are used through `SLUICE_TEST_KAFKA=host:port`, `SLUICE_TEST_REGISTRY=http://host:port/path`,
@@ -28,6 +28,7 @@ mod s3;
 mod server;
 mod services;
 mod sluice;
+mod spark;
 
 pub use error::Error;
 pub use gate::{Authority, Gate, Login};
@@ -39,3 +40,4 @@ pub use registry::Registry;
 pub use s3::{Object, S3};
 pub use services::{Need, Services};
 pub use sluice::{Place, Reply, Sluice, Start};
+pub use spark::Spark;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::process::{last_lines, limited};
 use crate::{Error, S3};
 
-const PARQUET: &str = concat!(include_str!("py/store.py"), include_str!("py/parquet.py"));
+const PARQUET: &str = concat!(include_str!("py/plain.py"), include_str!("py/store.py"), include_str!("py/parquet.py"));
 const ENTRY: &str = include_str!("py/entry.py");
 const CALL_LIMIT: Duration = Duration::from_secs(180);
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::process::{announce, environment, last_lines, limited};
-use crate::{Error, Kafka, Readers, Registry, S3};
+use crate::{Error, Kafka, Readers, Registry, S3, Spark};
 
 /// What a test needs from outside. Kafka, MinIO and LocalStack bring the readers with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +28,8 @@ pub enum Need {
     Localstack,
     /// Only the independent readers: [`Services::readers`].
     Readers,
+    /// The shared session of Spark: [`Services::spark`].
+    Spark,
 }
 
 impl Need {
@@ -43,6 +45,7 @@ impl Need {
             Need::OwnMinio => install("minio").map(drop),
             Need::Localstack => Services::localstack().map(drop),
             Need::Readers => Ok(()),
+            Need::Spark => Services::spark().map(drop),
         }
     }
 }
@@ -77,6 +80,12 @@ impl Services {
         shared(&LOCALSTACK, || {
             environment("SLUICE_TEST_LOCALSTACK").map_or_else(S3::start_localstack, |at| Ok(S3::running_localstack(at)))
         })
+    }
+
+    /// Spark with Delta, and DuckDB with its extension for Delta. It costs 1.5 GB, so there is one for a process.
+    pub fn spark() -> Result<&'static Spark, Error> {
+        static SPARK: OnceLock<Result<Spark, Error>> = OnceLock::new();
+        shared(&SPARK, Spark::start)
     }
 
     /// Readers that share no code with the program: pyarrow, DuckDB, polars, fastavro, boto3, confluent-kafka.

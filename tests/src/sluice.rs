@@ -107,7 +107,14 @@ impl Sluice {
     /// Starts `sluice run` with a connector file and a worker file, and the store's credentials in the environment;
     /// returns when REST answers.
     pub fn run(kafka: &Kafka, store: &S3, connector: &Value) -> Result<Sluice, Error> {
-        Sluice::start(|place| {
+        let sluice = Sluice::begin(kafka, store, connector)?;
+        sluice.wait_ready()?;
+        Ok(sluice)
+    }
+
+    /// As [`Sluice::run`], without waiting for REST: for connectors that end by themselves.
+    pub fn begin(kafka: &Kafka, store: &S3, connector: &Value) -> Result<Sluice, Error> {
+        Sluice::spawn(|place| {
             let worker = format!(
                 "bootstrap.servers = '{}'\nlisteners = '{}'\nstate.dir = '{}'\n",
                 kafka.bootstrap(),
@@ -125,13 +132,17 @@ impl Sluice {
 
     /// Starts the program as `prepare` says for the place it is given; returns when REST answers.
     pub fn start(prepare: impl FnOnce(&Place) -> Result<Start, Error>) -> Result<Sluice, Error> {
+        let sluice = Sluice::spawn(prepare)?;
+        sluice.wait_ready()?;
+        Ok(sluice)
+    }
+
+    fn spawn(prepare: impl FnOnce(&Place) -> Result<Start, Error>) -> Result<Sluice, Error> {
         let directory = data_directory("sluice").map_err(|error| failed(error.to_string()))?;
         let place = Place { directory, port: free_port() };
         let start = prepare(&place)?;
         let process = spawn(&start, &place, 1)?;
-        let sluice = Sluice { process, start, place, starts: 1 };
-        sluice.wait_ready()?;
-        Ok(sluice)
+        Ok(Sluice { process, start, place, starts: 1 })
     }
 
     /// Where it works.

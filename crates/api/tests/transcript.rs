@@ -73,6 +73,10 @@ impl Assembly for Recorded {
         self.0.task_configs(config)
     }
 
+    fn ends(&self, config: &Config) -> bool {
+        self.0.ends(config)
+    }
+
     async fn run_task(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskFailure> {
         let fail = |trace: &str| {
             Err(TaskFailure {

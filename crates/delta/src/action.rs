@@ -162,13 +162,14 @@ pub(crate) enum Action {
 }
 
 /// The first line of a commit: what was done to `read_version`, by whom, and whether it only appends. `nonce` makes two
-/// commits that do the same differ.
+/// commits that do the same differ; `user_metadata` is what people want to read there.
 pub(crate) fn commit_info(
     operation: &str,
     is_blind_append: bool,
     read_version: Option<u64>,
     nonce: u64,
     now_ms: i64,
+    user_metadata: Option<&str>,
 ) -> Action {
     let mut info = json!({
         "timestamp": now_ms,
@@ -180,6 +181,9 @@ pub(crate) fn commit_info(
     });
     if let Some(version) = read_version {
         info["readVersion"] = json!(version);
+    }
+    if let Some(text) = user_metadata {
+        info["userMetadata"] = json!(text);
     }
     Action::CommitInfo(info)
 }

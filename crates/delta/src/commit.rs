@@ -68,6 +68,15 @@ impl Keeper {
         }
     }
 
+    /// What is known; `None` while there is no table.
+    pub(crate) fn state(&self) -> Option<&TableState> {
+        self.state.as_ref()
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.options.now_ms)()
+    }
+
     pub(crate) fn linger(&self) -> Duration {
         self.options.linger
     }
@@ -319,11 +328,12 @@ impl Keeper {
     }
 
     /// Makes the next version; `None` when somebody else did, or when nobody knows: then the next step looks first.
-    async fn put(&mut self, operation: &str, mut actions: Vec<Action>) -> Result<Option<u64>, CommitError> {
+    pub(crate) async fn put(&mut self, operation: &str, mut actions: Vec<Action>) -> Result<Option<u64>, CommitError> {
         let read = self.state.as_ref().map(|state| state.version);
         let version = read.map_or(0, |version| version + 1);
         self.nonces = self.nonces.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        actions.insert(0, commit_info(operation, true, read, self.nonces, (self.options.now_ms)()));
+        let user_metadata = self.options.user_metadata.as_deref();
+        actions.insert(0, commit_info(operation, true, read, self.nonces, (self.options.now_ms)(), user_metadata));
         // Should this future end here, the outcome is unknown too.
         self.is_unsure = true;
         let sent_at = Instant::now();

@@ -30,6 +30,8 @@ pub struct TableOptions {
     pub properties: Map<String, Value>,
     /// Whether columns that it lacks are added to it.
     pub merge_schema: bool,
+    /// What its history shows with each commit.
+    pub user_metadata: Option<String>,
     /// How long a commit waits for other lanes.
     pub linger: Duration,
     /// Wall clock in milliseconds.

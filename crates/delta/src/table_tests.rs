@@ -33,6 +33,7 @@ pub(crate) fn options(seed: u64) -> TableOptions {
         partition_columns: None,
         properties: Map::new(),
         merge_schema: false,
+        user_metadata: None,
         linger: Duration::from_millis(5),
         now_ms: Arc::new(|| 1_700_000_000_000),
         seed,
@@ -57,12 +58,12 @@ fn proposal_of(app_id: &str, start: i64, end: i64, writer: &str, schema: Arc<Sch
     Proposal { wish: Wish { app_id: app_id.to_owned(), start, end }, files: vec![file] }
 }
 
-fn proposal(app_id: &str, start: i64, end: i64) -> Proposal {
+pub(crate) fn proposal(app_id: &str, start: i64, end: i64) -> Proposal {
     proposal_of(app_id, start, end, "w", columns(&["a"]))
 }
 
 /// The lines of all commits.
-async fn log(objects: &InMemory) -> Vec<Vec<Value>> {
+pub(crate) async fn log(objects: &InMemory) -> Vec<Vec<Value>> {
     let mut commits = Vec::new();
     for version in 0.. {
         let path = object_store::path::Path::from(format!("lake/t/_delta_log/{version:020}.json"));
@@ -86,13 +87,13 @@ fn ranges(log: &[Vec<Value>], app_id: &str) -> Vec<(i64, i64)> {
         .collect()
 }
 
-async fn put(objects: &InMemory, version: u64, lines: &[Value]) {
+pub(crate) async fn put(objects: &InMemory, version: u64, lines: &[Value]) {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let path = object_store::path::Path::from(format!("lake/t/_delta_log/{version:020}.json"));
     object_store::ObjectStoreExt::put(objects, &path, text.into()).await.unwrap();
 }
 
-fn table_lines(fields: Value, properties: Value) -> Vec<Value> {
+pub(crate) fn table_lines(fields: Value, properties: Value) -> Vec<Value> {
     let schema = json!({"type": "struct", "fields": fields}).to_string();
     vec![
         json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
@@ -101,7 +102,7 @@ fn table_lines(fields: Value, properties: Value) -> Vec<Value> {
     ]
 }
 
-fn long(name: &str) -> Value {
+pub(crate) fn long(name: &str) -> Value {
     json!({"name": name, "type": "long", "nullable": true, "metadata": {}})
 }
 

@@ -296,6 +296,8 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
             clock: Arc::new(SystemClock),
             metrics: metrics.clone(),
             deadlines: Deadlines { drain: Duration::from_secs(60), revoke: Duration::from_secs(60) },
+            pace: None,
+            until_end: false,
             seed: 1,
         };
         let (steering, line) = control(Wanted::Run);

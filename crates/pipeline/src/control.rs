@@ -24,6 +24,8 @@ pub enum Doing {
     Running,
     /// Paused, with its open files.
     Paused,
+    /// Over: everything that was there when it started is written and committed.
+    Finished,
 }
 
 /// The task's end of the line.

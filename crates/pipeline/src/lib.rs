@@ -40,4 +40,4 @@ pub use recipe::Recipe;
 pub use recovery::StoreRecovery;
 pub use rules::{ConverterClasses, ErrorRules, LogDetail, RetryRules, Tolerance};
 pub use schemas::{TableColumns, TopicSchemas};
-pub use task::{Deadlines, Task};
+pub use task::{Deadlines, PaceRules, Task};

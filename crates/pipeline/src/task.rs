@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::Offset;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use source::{DeadLetters, Source};
@@ -18,18 +17,20 @@ use crate::lane::{FromLane, ToLane};
 use crate::{Budget, Clock, Control, Doing, Recipe, TaskError, TaskMetrics, TopicSchemas, Wanted};
 
 mod commits;
+mod incoming;
 mod lanes;
+mod pace;
 mod relief;
 
 use commits::{CommitAnswer, Commits};
+use incoming::{Finish, Incoming};
 use lanes::{LaneHandle, Part, Releasing};
+use pace::Pace;
+pub use pace::PaceRules;
 use relief::Relief;
 
 /// How often lag and memory are looked at.
 const TICK: Duration = Duration::from_millis(100);
-
-/// What a batch weighs beside its bytes, raw and later as columns: arrays have headers and their buffers are rounded up.
-const BATCH_BYTES: usize = 4096;
 
 /// How long a task takes to let go.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +61,10 @@ pub struct Task {
     pub metrics: TaskMetrics,
     /// How long it takes to let go.
     pub deadlines: Deadlines,
+    /// How much it reads in a time; as much as there is when it is not said.
+    pub pace: Option<PaceRules>,
+    /// Whether it ends when its source is exhausted ([`Source::is_exhausted`]).
+    pub until_end: bool,
     /// Seed of everything that is drawn; different in every run.
     pub seed: u64,
 }
@@ -73,6 +78,8 @@ enum Event {
     Commit(CommitAnswer),
     /// A lane or its publisher has something to tell.
     Lane(u64, FromLane),
+    /// The source said whether anything is left to read.
+    Exhausted(Result<bool, source::Error>),
     /// A lane or a publisher ended.
     Ended(Result<(u64, Part, Result<(), TaskError>), tokio::task::JoinError>),
     /// The source has something.
@@ -95,16 +102,21 @@ struct Loop {
     failure: Option<TaskError>,
     commits: Commits,
     relief: Relief,
+    pace: Option<Pace>,
+    finish: Finish,
 }
 
 impl Task {
-    /// Works until `control` wants it to stop, or something makes that impossible. Dropping the future is a crash: nothing
+    /// Works until `control` wants it to stop, or it has reached its end, which it reports as [`Doing::Finished`], or
+    /// something makes that impossible. Dropping the future is a crash: nothing
     /// that is not planned becomes visible, and what is planned is replayed by the next owner.
     pub async fn run(self, mut control: Control) -> Result<(), TaskError> {
         let source = self.source.clone();
         let (sender, mut messages) = mpsc::unbounded_channel();
         let mut state = Loop {
             rng: StdRng::seed_from_u64(self.seed),
+            pace: self.pace.map(Pace::new),
+            finish: Finish::default(),
             task: self,
             lanes: BTreeMap::new(),
             next_lane: 0,
@@ -144,7 +156,13 @@ impl Loop {
             self.drain_if_failed();
             self.relieve();
             if self.is_drained(commit.is_some()) {
+                if self.finish.is_reached && self.failure.is_none() {
+                    control.report(Doing::Finished);
+                }
                 return self.failure.take().map_or(Ok(()), Err);
+            }
+            if commit.is_none() {
+                self.ask_for_the_end();
             }
             let may_read = self.drain_until.is_none() && self.may_read();
             let releasing = self.releasing.iter().map(|releasing| releasing.until);
@@ -159,6 +177,7 @@ impl Loop {
                 }
                 Some((lane, message)) = messages.recv() => Event::Lane(lane, message),
                 Some(ended) = self.parts.join_next() => Event::Ended(ended),
+                answer = self.finish.answer(), if self.finish.is_asking() => Event::Exhausted(answer),
                 other = control.other_than(self.wanted) => Event::Wanted(other),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Event::Tick,
                 _ = tick.tick() => Event::Tick,
@@ -169,6 +188,7 @@ impl Loop {
                 Event::Commit(answer) => self.on_commit(answer).await?,
                 Event::Lane(lane, message) => self.on_lane(lane, message)?,
                 Event::Ended(ended) => self.on_ended(ended)?,
+                Event::Exhausted(answer) => self.on_exhausted(answer)?,
                 Event::Source(event) => self.on_source(event)?,
                 Event::Tick => self.on_tick(),
             }
@@ -245,11 +265,15 @@ impl Loop {
                     if let Some(stale) = self.lane_of(&one.topic_partition) {
                         self.drop_lane(stale);
                     }
-                    if self.drain_until.is_none()
-                        && let Err(error) = self.open_lane(one)
-                    {
-                        error!(%error, "lane not started");
-                        self.fail_after_replays(error)?;
+                    if self.drain_until.is_some() {
+                        continue;
+                    }
+                    match self.open_lane(one) {
+                        Ok(lane) => self.deliver(lane),
+                        Err(error) => {
+                            error!(%error, "lane not started");
+                            self.fail_after_replays(error)?;
+                        }
                     }
                 }
                 self.steer_source();
@@ -257,20 +281,14 @@ impl Loop {
             }
             source::Event::Revoked { partitions, lost, ack } => self.release(&partitions, lost, ack),
             source::Event::Batch(raw) => {
-                let last = raw.offsets.last().copied().and_then(Offset::new);
-                if let (Some(lane), Some(last)) = (self.lane_of(&raw.topic_partition), last) {
-                    let share = self.task.budget.share();
-                    share.resize(raw.bytes() + BATCH_BYTES);
-                    let lane = self.lanes.get_mut(&lane).expect("lane_of names a lane that is there");
-                    lane.ledger.received(last.next());
-                    lane.queued_bytes += raw.bytes();
-                    let _ = lane.to_lane.send(ToLane::Records(raw, share));
+                if let Some(lane) = self.lane_of(&raw.topic_partition) {
+                    let incoming = Incoming::records(raw, &self.task.budget);
+                    self.take(lane, incoming);
                 }
             }
             source::Event::Position { topic_partition, next } => {
-                if let Some(lane) = self.lane_of(&topic_partition).and_then(|lane| self.lanes.get_mut(&lane)) {
-                    lane.ledger.received(next);
-                    let _ = lane.to_lane.send(ToLane::Position(next));
+                if let Some(lane) = self.lane_of(&topic_partition) {
+                    self.take(lane, Incoming::Position(next));
                 }
             }
             source::Event::Failed(error) => {
@@ -297,5 +315,6 @@ impl Loop {
             }
         }
         self.look_for_a_standstill();
+        self.keep_pace();
     }
 }

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use model::{Fingerprint, Nonce, Offset, Plan, RawBatch, Settings, TopicPartition};
 use object_store::memory::InMemory;
 use pipeline::{
-    Budget, Clock, Control, Deadlines, ErrorRules, Metrics, Recipe, Steering, Task, TaskError, Tolerance, TopicSchemas,
-    Wanted, control,
+    Budget, Clock, Control, Deadlines, Doing, ErrorRules, Metrics, PaceRules, Recipe, Steering, Task, TaskError,
+    Tolerance, TopicSchemas, Wanted, control,
 };
 use schema::{CONVERTERS, Converter, Decoded, Part};
 use source::{
-    Commit, CommitFate, MemberId, MemoryDeadLetters, MemoryLog, MemorySource, Protocol, Source, Subscription,
+    Bounds, Commit, CommitFate, MemberId, MemoryDeadLetters, MemoryLog, MemorySource, Protocol, Source, Subscription,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -166,6 +166,16 @@ impl World {
     }
 
     fn start(&self, pairs: &[(&str, &str)], budget: &Arc<Budget>) -> Running {
+        self.start_within(pairs, budget, None, false)
+    }
+
+    fn start_within(
+        &self,
+        pairs: &[(&str, &str)],
+        budget: &Arc<Budget>,
+        pace: Option<PaceRules>,
+        until_end: bool,
+    ) -> Running {
         let source: MemorySource = self.log.join(GROUP, Subscription::Topics(vec!["t".to_owned()]));
         let member = source.id();
         let (recipe, schemas) = self.recipe(pairs);
@@ -179,6 +189,8 @@ impl World {
             clock: self.wall.clone(),
             metrics: Metrics::default().task("c", 0),
             deadlines: Deadlines { drain: Duration::from_secs(20), revoke: Duration::from_secs(5) },
+            pace,
+            until_end,
             seed: self.started.fetch_add(1, Ordering::Relaxed),
         };
         let (steering, control): (Steering, Control) = control(Wanted::Run);
@@ -335,5 +347,79 @@ async fn a_registry_that_does_not_answer_is_waited_for_and_makes_no_bad_record()
             assert_eq!(world.committed(0).0, 0);
         }
         assert!(world.letters.letters().is_empty(), "an outage is nobody's fault");
+    }
+}
+
+/// A limit of 20 offsets in 10 s: cuts at these instants are no larger, lanes share it in proportion to what waits in them,
+/// and what comes later waits its turn.
+#[tokio::test(start_paused = true)]
+async fn no_more_is_read_in_a_time_than_the_pace_allows() {
+    let world = World::new(3);
+    world.produce(0, 90);
+    world.produce(1, 10);
+    let pace = PaceRules { offsets_max: 20, period: Duration::from_secs(10) };
+    let pairs = [("flush.size", "100000"), ("rotate.schedule.interval.ms", "10000")];
+    let budget = Budget::new(64 * MIB);
+    let running = world.start_within(&pairs, &budget, Some(pace), false);
+    let committed = || [0, 1, 2].map(|partition| world.committed(partition).0);
+    let mut seen = vec![[0; 3]];
+    for _ in 0..9 {
+        sleep(Duration::from_secs(10)).await;
+        seen.push(committed());
+        if seen.len() == 3 {
+            world.produce(2, 40);
+        }
+    }
+    let steps = seen.windows(2).map(|pair| (0..3).map(|lane| pair[1][lane] - pair[0][lane]).sum::<i64>());
+    // One offset more for each lane that would get none.
+    assert!(steps.clone().all(|step| step <= 22), "{seen:?}");
+    // The first cut is closed at the end of the first time.
+    assert!(steps.skip(1).take(5).all(|step| step >= 18), "{seen:?}");
+    assert!((30..=38).contains(&seen[3][0]) && (3..=6).contains(&seen[3][1]), "in proportion: {seen:?}");
+    assert_eq!(committed(), [90, 10, 40], "{seen:?}");
+    running.steering.ask(Wanted::Stop);
+    running.task.await.unwrap().unwrap();
+    assert_eq!(budget.used(), 0);
+}
+
+/// Three members for three lanes, one of which is empty; some of them end up without any. Each ends when all is done that
+/// was there when it started, whoever did it, and nothing later is written.
+#[tokio::test(start_paused = true)]
+async fn tasks_with_an_end_finish_together_when_all_that_was_there_is_committed() {
+    for protocol in [Protocol::Eager, Protocol::Cooperative, Protocol::Server] {
+        let world = World::new(3);
+        world.log.set_protocol(GROUP, protocol);
+        world.log.set_bounds(GROUP, Bounds { starting: None, until_end: true });
+        world.produce(0, 25);
+        world.produce(1, 7);
+        world.outage.store(true, Ordering::Relaxed);
+        let pairs = [("flush.size", "100000"), ("rotate.schedule.interval.ms", "3600000")];
+        let start = || world.start_within(&pairs, &Budget::new(64 * MIB), None, true);
+        let mut running: Vec<Running> = (0..4).map(|_| start()).collect();
+        sleep(Duration::from_secs(2)).await;
+        (0..3).for_each(|partition| world.produce(partition, 5));
+        sleep(Duration::from_secs(60)).await;
+        assert!(running.iter().all(|one| !one.task.is_finished()), "{protocol:?}: nothing is written yet");
+        // One of those that have lanes dies; the others take over.
+        let owner = world.log.owner(GROUP, &tp(0)).unwrap();
+        let victim = running.remove(running.iter().position(|one| one.member == owner).unwrap());
+        victim.task.abort();
+        world.log.kill(victim.member);
+        world.outage.store(false, Ordering::Relaxed);
+        for one in running {
+            timeout(Duration::from_secs(120), one.task).await.expect("it ends").unwrap().unwrap();
+            assert_eq!(one.steering.doing(), Doing::Finished);
+        }
+        assert_eq!(
+            [0, 1, 2].map(|lane| world.committed(lane)),
+            [25, 7, 0].map(|end| (end, String::new())),
+            "{protocol:?}"
+        );
+        // Another run does the rest, and a third has nothing to do.
+        for _ in 0..2 {
+            let one = start();
+            timeout(Duration::from_secs(120), one.task).await.expect("it ends").unwrap().unwrap();
+            assert_eq!([0, 1, 2].map(|lane| world.committed(lane).0), [30, 12, 5], "{protocol:?}");
+        }
     }
 }

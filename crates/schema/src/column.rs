@@ -136,6 +136,9 @@ impl Column {
                 return column.read_pairs(nodes, at + 1, *len, context);
             }
             (Column::Union(column), _) => return column.read(nodes, at, context),
+            (Column::Utf8(column), _) if context.texts_take_all => {
+                return Ok(column.push_with(|text| write_json(nodes, at, text)));
+            }
             (Column::JsonText(column), _) => return Ok(column.push_with(|text| write_json(nodes, at, text))),
             (column, node) => column.read_other(node, data_type, context)?,
         }

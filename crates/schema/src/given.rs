@@ -19,6 +19,8 @@ mod json_schema;
 pub struct GivenSchema {
     /// The columns.
     pub schema: TableSchema,
+    /// Texts take any value, as the JSON that it is: so Spark has it, in whose language the schema is.
+    pub texts_take_all: bool,
     /// Of a record that does not fit, what does not is null, and the column of this name holds its text; `None` to reject it.
     pub corrupt_column: Option<String>,
 }
@@ -31,9 +33,9 @@ impl GivenSchema {
             let needs_one = Invalid::new(VALUE_SCHEMA_MODE.name, "PERMISSIVE needs value.converter.schema");
             return if is_lenient { Err(needs_one) } else { Ok(None) };
         };
-        let schema = resolve(text, read)?;
+        let (schema, texts_take_all) = resolve(text, read)?;
         if !is_lenient {
-            return Ok(Some(GivenSchema { schema, corrupt_column: None }));
+            return Ok(Some(GivenSchema { schema, texts_take_all, corrupt_column: None }));
         }
         let name = settings.required_string(&CORRUPT_COLUMN)?;
         if let Some(field) = schema.fields().iter().find(|field| *field.name() == name)
@@ -42,12 +44,15 @@ impl GivenSchema {
             let why = format!("the schema has it as {}, and it must be a STRING", type_name(field.data_type()));
             return Err(Invalid::value(&CORRUPT_COLUMN, &name, why));
         }
-        Ok(Some(GivenSchema { schema: schema.with_nullable_fields(), corrupt_column: Some(name) }))
+        Ok(Some(GivenSchema { schema: schema.with_nullable_fields(), texts_take_all, corrupt_column: Some(name) }))
     }
 
     /// What reads into it.
     pub fn reader(&self) -> JsonColumns {
-        let reader = JsonColumns::new(&self.schema, Unknown::Ignore);
+        let mut reader = JsonColumns::new(&self.schema, Unknown::Ignore);
+        if self.texts_take_all {
+            reader = reader.with_any_text();
+        }
         match &self.corrupt_column {
             Some(name) => reader.lenient(name),
             None => reader,
@@ -55,17 +60,21 @@ impl GivenSchema {
     }
 }
 
-/// The schema that `value.converter.schema` says: `value` is the text itself or the name of a file, which `read` reads.
+/// The schema that `value.converter.schema` says, and whether it is in a language of Spark: `value` is the text itself or the
+/// name of a file, which `read` reads.
 ///
 /// A value is a file name if it has no white space, bracket or colon, or ends like one (`.avsc`, `.json`, `.ddl`, `.sql`).
-pub fn resolve(value: &str, read: &dyn Fn(&str) -> io::Result<String>) -> Result<TableSchema, Invalid> {
-    let invalid = |shown: &str, why: String| Invalid::value(&VALUE_SCHEMA, shown, why);
-    let value = value.trim();
-    if !is_file_name(value) {
-        return parse(value).map_err(|error| invalid(value, error.0));
-    }
-    let text = read(value).map_err(|error| invalid(value, format!("could not read the file: {error}")))?;
-    parse(&text).map_err(|error| invalid(value, error.0))
+fn resolve(value: &str, read: &dyn Fn(&str) -> io::Result<String>) -> Result<(TableSchema, bool), Invalid> {
+    let invalid = |why: String| Invalid::value(&VALUE_SCHEMA, value.trim(), why);
+    let text = match value.trim() {
+        name if is_file_name(name) => {
+            read(name).map_err(|error| invalid(format!("could not read the file: {error}")))?
+        }
+        text => text.to_owned(),
+    };
+    let schema = parse(&text).map_err(|error| invalid(error.0))?;
+    let json: Option<Value> = serde_json::from_str(&text).ok();
+    Ok((schema, json.is_none_or(|json| json.get("type").is_some_and(|kind| kind == "struct"))))
 }
 
 /// The schema that `text` says, in whichever of the four languages it is; errors name the place.
@@ -108,7 +117,9 @@ mod tests {
 
     fn sample(name: &str) -> TableSchema {
         let path = format!("{}/../../schemas/{name}", env!("CARGO_MANIFEST_DIR"));
-        resolve(&path, &|path| std::fs::read_to_string(path)).unwrap()
+        let (schema, is_of_spark) = resolve(&path, &|path| std::fs::read_to_string(path)).unwrap();
+        assert_eq!(is_of_spark, name.ends_with(".ddl") || name.ends_with(".struct.json"), "{name}");
+        schema
     }
 
     #[test]

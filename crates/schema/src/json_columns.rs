@@ -122,11 +122,18 @@ impl JsonColumns {
         self
     }
 
-    /// The same reader for records of which none is rejected, as `from_json` of Spark has it in the mode PERMISSIVE: top-level
-    /// fields that do not fit are null, all of them where the text is no object, and the column `text`, if the schema has a
+    /// The same reader, whose texts take any value, as the JSON that it is: so `from_json` of Spark has it.
+    pub fn with_any_text(mut self) -> JsonColumns {
+        self.context.texts_take_all = true;
+        self
+    }
+
+    /// The same reader for records of which none is rejected, as `from_json` of Spark has it in the mode PERMISSIVE: fields of
+    /// objects that do not fit are null, all of them where the text is no object, and the column `text`, if the schema has a
     /// STRING of that name, holds the text of such a record. The schema must let every field be null.
     pub fn lenient(mut self, text: &str) -> JsonColumns {
         let is_it = |field: &FieldRef| field.name() == text && *field.data_type() == DataType::Utf8;
+        self.context.is_lenient = true;
         self.lenient = Some(Lenient { text: self.schema.fields().iter().position(is_it) });
         self
     }
@@ -159,7 +166,6 @@ impl JsonColumns {
                 continue;
             };
             let Self { schema, root, top, context, lenient, parser } = self;
-            context.is_lenient = lenient.is_some();
             let outcome = parser.parse(text, |nodes| read_row(schema, root, top, context, nodes));
             if let Some(lenient) = *lenient {
                 corrupt += usize::from(self.settle(row, text, lenient, matches!(outcome, Ok(Ok(_)))));
@@ -186,7 +192,6 @@ impl JsonColumns {
         let is_corrupt = self.context.fault.take().is_some() || !is_whole;
         if !is_whole {
             self.root.truncate(row);
-            self.context.is_lenient = false;
             self.root.read(&[], 0, 0, &mut self.context).expect("every field may be null");
         }
         if let Some(column) = lenient.text {
@@ -264,7 +269,7 @@ mod tests {
         let records = [
             r#"{"a":1,"s":{"x":2,"y":"z"}}"#,
             r#"{"a":"one","s":{"x":2}}"#,
-            r#"{"a":1,"s":{"x":"two"},"b":3}"#,
+            r#"{"a":1,"s":{"x":"two","y":"z"},"b":3}"#,
             "[1]",
             "{",
             "null",
@@ -277,7 +282,7 @@ mod tests {
         let expected = [
             "{a: 1, s: {x: 2, y: z}, _corrupt_record: }".to_owned(),
             format!("{{a: , s: {{x: 2, y: }}, _corrupt_record: {}}}", records[1]),
-            format!("{{a: 1, s: , _corrupt_record: {}}}", records[2]),
+            format!("{{a: 1, s: {{x: , y: z}}, _corrupt_record: {}}}", records[2]),
             "{a: , s: , _corrupt_record: [1]}".to_owned(),
             "{a: , s: , _corrupt_record: {}".to_owned(),
             String::new(),
@@ -287,6 +292,16 @@ mod tests {
         let without = self::schema("a BIGINT");
         let read = JsonColumns::new(&without, Unknown::Ignore).lenient("_corrupt_record").read(&texts(&records[1..2]));
         assert_eq!((read.corrupt, read.columns.is_null(0), read.columns.column(0).is_null(0)), (1, false, true));
+    }
+
+    #[test]
+    fn texts_that_take_all_hold_json() {
+        let mut reader = JsonColumns::new(&schema("s STRING"), Unknown::Ignore).with_any_text();
+        let read =
+            reader.read(&texts(&[r#"{"s":"x"}"#, r#"{"s": {"a": [1, "b", null]}}"#, r#"{"s":9.25}"#, r#"{"s":null}"#]));
+        assert_eq!(read.rejected, []);
+        let found: Vec<Option<&str>> = read.columns.column(0).as_string::<i32>().iter().collect();
+        assert_eq!(found, [Some("x"), Some(r#"{"a":[1,"b",null]}"#), Some("9.25"), None]);
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub const VALUE_SCHEMA: Key = Key::new(
     "value.converter.schema",
     Kind::String,
     "Schema of plain JSON values, as Avro (.avsc), JSON Schema, Spark StructType JSON or Spark DDL: the text itself or the \
-     name of a file. Given, no schema is inferred: unknown fields are left out, records that do not fit are errors.",
+     name of a file. Given, no schema is inferred: unknown fields are left out, records that do not fit are errors. A STRING of \
+     Spark's takes any value, as from_json does: the JSON that it is.",
 )
 .ours()
 .importance(Importance::Medium)

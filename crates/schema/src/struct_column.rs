@@ -45,14 +45,24 @@ pub(crate) struct Context {
     pub(crate) suspect: bool,
     /// Whether it has something that is not null in a field that the schema lacks.
     pub(crate) waits: bool,
-    /// Fields of the object that is read next are null where they do not fit; the first fault is kept.
+    /// Texts take any value, as the JSON that it is.
+    pub(crate) texts_take_all: bool,
+    /// Fields of objects are null where they do not fit; the first fault is kept.
     pub(crate) is_lenient: bool,
     pub(crate) fault: Option<Box<Fault>>,
 }
 
 impl Context {
     pub(crate) fn new(dialect: Dialect, unknown: Unknown) -> Context {
-        Context { dialect, unknown, suspect: false, waits: false, is_lenient: false, fault: None }
+        Context {
+            dialect,
+            unknown,
+            suspect: false,
+            waits: false,
+            texts_take_all: false,
+            is_lenient: false,
+            fault: None,
+        }
     }
 
     pub(crate) fn iso_texts(&self) -> bool {
@@ -237,7 +247,6 @@ impl StructColumn {
     ) -> Outcome<usize> {
         // Fields from `fresh` on have not been seen in this object; the one at `expected` comes next, most likely.
         let (mut expected, mut fresh, mut filled) = (0, 0, 0);
-        let is_lenient = std::mem::take(&mut context.is_lenient);
         for left in (0..len).rev() {
             let Node::String(name) = nodes[at] else {
                 return Err(Fault::new("an object key is no string"));
@@ -271,7 +280,7 @@ impl StructColumn {
                     let next = skip(nodes, at + 1);
                     if !comes_again(name, nodes, next, left) {
                         let fault = fault.within(name);
-                        if !is_lenient {
+                        if !context.is_lenient {
                             return Err(fault);
                         }
                         context.fault.get_or_insert(fault);

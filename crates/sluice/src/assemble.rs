@@ -23,9 +23,13 @@ use crate::dead_letters;
 use crate::delta_connector::{self, TableRecovery, Tables};
 use crate::delta_upkeep;
 use crate::guarantee;
-use crate::offsets::Group;
+use crate::offsets::{Group, Target};
+use crate::offsets_import::as_positions;
 use crate::orphans::{Cleaner, Cleaning};
 use crate::recipe::{self, Dry, FREE_PREFIXES};
+use crate::spark_options;
+use crate::table_owner;
+use crate::table_positions;
 use crate::topics::{Noting, TopicsRead};
 use crate::worker::Worker;
 
@@ -64,6 +68,7 @@ pub(crate) static CONNECTORS: &[Connector] = &[
         keys: &[
             delta_connector::KEYS,
             delta_upkeep::KEYS,
+            spark_options::KEYS,
             source::KEYS,
             schema::CONNECTOR_KEYS,
             schema::STRAY_KEYS,
@@ -101,7 +106,7 @@ pub(crate) fn connector_keys(connector: &'static Connector) -> Vec<&'static Key>
 }
 
 /// Whether these are the settings of a connector that writes to a table.
-fn is_table(settings: &Settings) -> bool {
+pub(crate) fn is_table(settings: &Settings) -> bool {
     let class = settings.text(&supervisor::keys::CONNECTOR_CLASS).unwrap_or_default();
     named(CONNECTORS, class, "Connector").is_some_and(|connector| connector.build == Destination::Table)
 }
@@ -115,7 +120,7 @@ fn of_lanes(connector: &Connector, settings: &Settings) -> Result<Settings, Inva
 }
 
 fn check_delta(settings: &Settings) -> Vec<Invalid> {
-    let mut problems = delta_connector::check(settings);
+    let mut problems = spark_options::check(settings);
     // A path that is wrong is reported for its key.
     let Ok(of_lanes) = delta_connector::translated(settings) else { return problems };
     let shared = check_s3(&of_lanes).into_iter().filter(|problem| delta_connector::shares(&problem.key));
@@ -198,7 +203,7 @@ impl House {
         let (probe, on_existing) = (probe?, OnExisting::new(&settings)?);
         let table = match connector.build {
             Destination::Objects => None,
-            Destination::Table => Some(self.table(&task, &given, &store, probe, seed).await?),
+            Destination::Table => Some(self.table(&task, [&given, &settings], &store, probe, seed).await?),
         };
         if task.task == 0 {
             info!(connector = %task.connector, "{}", self.guarantee(&task.connector, &given, Some(probe))?);
@@ -207,6 +212,11 @@ impl House {
         let tasks = self.running_tasks.fetch_add(1, Ordering::Relaxed) + 1;
         let _running = Running(&self.running_tasks);
         let mut source_config = self.source_config(&task, &settings, tasks)?;
+        let of_connector = settings.size(&supervisor::keys::TASKS_MAX)?;
+        let (until_end, pace) = (source_config.bounds.until_end, spark_options::pace(&given, of_connector));
+        if table.is_some() {
+            source_config.bounds.starting = spark_options::starting(&given)?;
+        }
         source_config.recovery = match &table {
             Some(table) => Some(Arc::new(TableRecovery { table: table.clone(), connector: task.connector.clone() })),
             None if probe.listable => Some(recovery(&store, &dry, on_existing, source_config.on_data_loss)),
@@ -244,28 +254,32 @@ impl House {
             clock: self.clock.clone(),
             metrics: self.metrics.task(&task.connector, u32::try_from(task.task).unwrap_or(u32::MAX)),
             deadlines: Deadlines { drain: deadline, revoke: deadline },
+            pace: if table.is_some() { pace? } else { None },
+            until_end,
             seed,
         };
         task.run(control).await
     }
 
-    /// The table of the connector that `given` describes, in a store of which this was found out.
+    /// The table of the connector that `given` describes, and these settings of its lanes, in a store of which this was found
+    /// out.
     async fn table(
         &self,
         task: &TaskId,
-        given: &Settings,
+        [given, of_lanes]: [&Settings; 2],
         store: &Store,
         probe: Probe,
         seed: u64,
     ) -> Result<Arc<Table>, TaskError> {
         if probe.conditional != Conditional::Honoured {
-            let (store, found) = (store.name(), probe.conditional.as_str());
-            let why = format!("a table needs a store that refuses to overwrite its commits; {store}: {found}");
-            return Err(TaskError::Refused(why));
+            return Err(TaskError::Refused(table_positions::overwrites(store, probe)));
         }
         let clock = self.clock.clone();
         let now_ms = Arc::new(move || clock.now_ms());
-        self.tables.open(&task.connector, given, store, &self.table_metrics, now_ms, seed).await
+        let table = self.tables.open(&task.connector, given, store, &self.table_metrics, now_ms, seed).await?;
+        let consumer = self.consumer(&task.connector, of_lanes)?.properties;
+        table_owner::claim(store, table.location(), &task.connector, consumer).await?;
+        Ok(table)
     }
 
     /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.
@@ -315,6 +329,7 @@ impl House {
             warn!(%task, "{warning}");
         }
         let mut config = SourceConfig::new(consumer.properties, source::subscription(settings)?);
+        config.bounds.until_end = settings.boolean(&source::keys::STOP_AT_END)?;
         config.on_data_loss = source::on_data_loss(settings)?;
         // A dead letter has the headers of its record.
         config.with_headers = dead_letters::has_topic(settings);
@@ -327,8 +342,16 @@ impl House {
     /// The group of connector `name`, as its configuration describes it.
     pub(crate) fn group(&self, name: &str, config: &Config) -> Result<Group, Invalid> {
         let settings = recipe::resolved(config, &self.environment)?;
-        let settings = if is_table(&settings) { delta_connector::translated(&settings)? } else { settings };
-        Group::new(name, &settings, self.consumer(name, &settings)?)
+        if !is_table(&settings) {
+            return Group::new(
+                name,
+                &settings,
+                self.consumer(name, &settings)?,
+                Target::Objects(OnExisting::new(&settings)?),
+            );
+        }
+        let (of_lanes, starting) = (delta_connector::translated(&settings)?, spark_options::starting(&settings)?);
+        Group::new(name, &of_lanes, self.consumer(name, &of_lanes)?, Target::Table(starting))
     }
 }
 
@@ -452,6 +475,14 @@ impl Assembly for House {
         vec![task; tasks]
     }
 
+    fn ends(&self, config: &Config) -> bool {
+        let ends = |settings: Settings| {
+            let settings = if is_table(&settings) { delta_connector::translated(&settings)? } else { settings };
+            settings.boolean(&source::keys::STOP_AT_END)
+        };
+        recipe::resolved(config, &self.environment).and_then(ends).unwrap_or(false)
+    }
+
     async fn run_task(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskFailure> {
         let outcome = self.work(task, config, control).await;
         outcome.map_err(|error| TaskFailure { trace: error.to_string(), transient: error.is_transient() })
@@ -466,11 +497,10 @@ impl Assembly for House {
 
     async fn change_offsets(&self, name: &str, config: &Config, change: OffsetChange) -> Result<String, OffsetsError> {
         let group = self.group(name, config).map_err(|problem| OffsetsError(problem.to_string()))?;
-        let note = group.change(change).await?.note;
-        match is_table(&Settings::new(config.clone())) {
-            true => Ok(format!("{note} Topic-partitions that the table knows go on where it says all the same.")),
-            false => Ok(note),
-        }
+        let changed = group.change(change).await?;
+        let positions = as_positions(name, &changed.offsets());
+        self.set_in_table(name, config, true, |_| Ok(positions.clone())).await?;
+        Ok(changed.note)
     }
 
     fn topics(&self, name: &str) -> BTreeSet<String> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use model::{Offset, TopicPartition};
 
 use crate::offsets::StartPoint;
@@ -109,11 +109,30 @@ pub(crate) struct OffsetsOptions {
 pub(crate) enum OffsetsAction {
     /// Committed offsets beside the ends of the logs, and plans of cuts that are being published. This is the default.
     Show,
-    /// Commit these offsets: reading goes on with them.
+    /// Commit these offsets, to the group and to the table that a connector writes to: reading goes on with them.
     Set {
         /// my-topic-0=120000
         #[arg(required = true, value_name = "TOPIC-PARTITION=OFFSET", value_parser = one_offset)]
         offsets: Vec<(TopicPartition, Offset)>,
+    },
+    /// Let a connector go on where kafka-delta-ingest or a Spark query, which must be stopped, left its table.
+    #[command(group(ArgGroup::new("origin").required(true)))]
+    Import {
+        /// The app_id that kafka-delta-ingest wrote the table with.
+        #[arg(long, value_name = "APP_ID", group = "origin")]
+        kafka_delta_ingest: Option<String>,
+        /// The topic that it read; the connector's topic when it has only one.
+        #[arg(long, requires = "kafka_delta_ingest")]
+        topic: Option<String>,
+        /// The checkpointLocation of the query: a local directory or s3://bucket/directory.
+        #[arg(long, value_name = "DIRECTORY", group = "origin")]
+        spark_checkpoint: Option<String>,
+        /// Also where the table knows positions of the connector already.
+        #[arg(long)]
+        replace: bool,
+        /// Show what would be set, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Commit a starting point for every topic-partition of the connector.
     Reset {

@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use delta::{CommitError, Known, Table, TableOptions, app_id, sealed_by};
+use delta::{CommitError, Known, Table, TableOptions, UpkeepOptions, app_id, sealed_by};
 use model::{Check, Config, Importance, Invalid, Key, Kind, Offset, Settings, TopicPartition, Width};
 use pipeline::{Recipe, TableColumns, TopicSchemas};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use schema::TableSchema;
 use serde_json::{Map, Value, json};
-use source::{Recovered, Recovery};
+use source::{Recovered, Recovery, StartAt, Starting};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use writer::{ColumnsPartitioner, ParquetFormat, TableFormat};
 
-use crate::delta_upkeep;
+use crate::{delta_upkeep, spark_options};
 
 /// Where the table is.
 pub(crate) const PATH: Key = Key::new(
@@ -87,51 +87,14 @@ pub(crate) const COMMIT_INTERVAL_MS: Key = Key::new(
 .shown(Width::Medium, "Commit Interval (ms)")
 .ours();
 
-const SUBSCRIBE: Key = spark("subscribe", Kind::String, "As topics.", 6);
-const SUBSCRIBE_PATTERN: Key = spark("subscribePattern", Kind::String, "As topics.regex.", 7);
-const STARTING_OFFSETS: Key = spark(
-    "startingOffsets",
-    Kind::String,
-    "Where a topic-partition starts that neither the table nor the group knows: earliest or latest \
-     (consumer.override.auto.offset.reset). Offsets as JSON are set with `sluice offsets` instead.",
-    8,
-)
-.check(Check::OneOf(&["earliest", "latest"]));
-const FAIL_ON_DATA_LOSS: Key = spark(
-    "failOnDataLoss",
-    Kind::Boolean,
-    "false is on.data.loss=continue: what retention deleted before it was read is warned about.",
-    9,
-);
-const OUTPUT_MODE: Key =
-    spark("outputMode", Kind::String, "Tables are appended to.", 10).check(Check::OneOf(&["append"]));
-const FORMAT: Key = spark("format", Kind::String, "The table is a Delta table.", 11).check(Check::OneOf(&["delta"]));
-const CHECKPOINT_LOCATION: Key =
-    spark("checkpointLocation", Kind::String, "Where Spark keeps its offsets; nothing is written there.", 12)
-        .ignored("offsets live in the table itself, one txn action for each topic-partition");
-const INCLUDE_HEADERS: Key = spark("includeHeaders", Kind::Boolean, "Columns of headers are not made.", 13)
-    .check(Check::OneOfIgnoringCase(&["false"]));
-
-const fn spark(name: &'static str, kind: Kind, doc: &'static str, order: i32) -> Key {
-    Key::new(name, kind, doc).ours().group("Spark", order).shown(Width::Medium, name)
-}
+const INCLUDE_HEADERS: Key = Key::new("includeHeaders", Kind::Boolean, "Columns of headers are not made.")
+    .check(Check::OneOfIgnoringCase(&["false"]))
+    .group("Spark", 19)
+    .shown(Width::Medium, "includeHeaders")
+    .ours();
 
 /// The keys of this connector beside those that it shares.
-pub(crate) const KEYS: &[Key] = &[
-    PATH,
-    PARTITION_BY,
-    MERGE_SCHEMA,
-    FLUSH_BYTES,
-    COMMIT_INTERVAL_MS,
-    SUBSCRIBE,
-    SUBSCRIBE_PATTERN,
-    STARTING_OFFSETS,
-    FAIL_ON_DATA_LOSS,
-    OUTPUT_MODE,
-    FORMAT,
-    CHECKPOINT_LOCATION,
-    INCLUDE_HEADERS,
-];
+pub(crate) const KEYS: &[Key] = &[PATH, PARTITION_BY, MERGE_SCHEMA, FLUSH_BYTES, COMMIT_INTERVAL_MS, INCLUDE_HEADERS];
 
 /// Keys of the S3 sink that say what a table settles otherwise: format, names, paths, and when cuts end.
 const NOT_HERE: &[&str] = &[
@@ -224,22 +187,6 @@ impl Place {
     }
 }
 
-/// What is wrong with the keys of this file together.
-pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
-    let mut problems = Vec::new();
-    for (key, same) in [(SUBSCRIBE, "topics"), (SUBSCRIBE_PATTERN, "topics.regex")] {
-        if settings.is_set(&key) && settings.config().get(same).is_some_and(|text| !text.trim().is_empty()) {
-            problems.push(Invalid::new(key.name, format!("{} and {same} are the same: set one of them", key.name)));
-        }
-    }
-    for name in ["assign", "startingTimestamp", "startingOffsetsByTimestamp", "maxOffsetsPerTrigger", "trigger"] {
-        if settings.config().contains_key(name) {
-            problems.push(Invalid::new(name, format!("{name} of Spark cannot be had: leave it out")));
-        }
-    }
-    problems
-}
-
 /// The settings of an S3 sink that does what lanes do here: Spark's names become ours, and what a table settles is set.
 pub(crate) fn translated(settings: &Settings) -> Result<Settings, Invalid> {
     let place = Place::parse(&settings.required_string(&PATH)?).map_err(|why| Invalid::new(PATH.name, why))?;
@@ -257,20 +204,10 @@ pub(crate) fn translated(settings: &Settings) -> Result<Settings, Invalid> {
     set("format.class", "parquet".to_owned());
     set("flush.size", i32::MAX.to_string());
     set("flush.bytes", settings.long(&FLUSH_BYTES)?.to_string());
-    set("rotate.schedule.interval.ms", settings.long(&COMMIT_INTERVAL_MS)?.to_string());
+    set("rotate.schedule.interval.ms", spark_options::commit_interval(settings)?.as_millis().to_string());
     set("timezone", "UTC".to_owned());
-    for (key, name) in [
-        (SUBSCRIBE, "topics"),
-        (SUBSCRIBE_PATTERN, "topics.regex"),
-        (STARTING_OFFSETS, "consumer.override.auto.offset.reset"),
-    ] {
-        if let Some(text) = settings.string(&key)? {
-            set(name, text);
-        }
-    }
-    if settings.is_set(&FAIL_ON_DATA_LOSS) && !settings.boolean(&FAIL_ON_DATA_LOSS)? {
-        set("on.data.loss", "continue".to_owned());
-    }
+    spark_options::translate(settings, &mut config)?;
+    let mut set = |name: &str, text: String| drop(config.insert(name.to_owned(), text));
     let of_spark = settings.config().iter().filter(|(name, _)| !name.starts_with("kafka.columns"));
     let kafka = of_spark.filter_map(|(name, text)| Some((name.strip_prefix("kafka.")?, text)));
     for (name, text) in kafka {
@@ -281,16 +218,47 @@ pub(crate) fn translated(settings: &Settings) -> Result<Settings, Invalid> {
 
 /// What connector `name` guarantees.
 pub(crate) fn guarantee(settings: &Settings) -> Result<String, Invalid> {
-    let weakened = if settings.is_set(&STARTING_OFFSETS) && settings.required_string(&STARTING_OFFSETS)? == "latest" {
-        "startingOffsets=latest (what is older than the first start is not written)"
-    } else {
-        "nothing"
+    let weakened = match spark_options::starting(settings)? {
+        Some(starting) if starting != Starting::all(StartAt::Earliest) => {
+            "where topic-partitions are told to start (what is older than that is not written)"
+        }
+        Some(_) | None => "nothing",
     };
     Ok(format!(
         "guarantee: exactly once; by one txn action in the table for each topic-partition; Kafka's offsets follow; needs: a \
          store that refuses to overwrite, no writer of the table that overwrites commits (Spark on S3 without a commit \
          service), delta.setTransactionRetentionDuration longer than any outage; weakened by: {weakened}"
     ))
+}
+
+/// How the table of connector `name` is made and written to.
+pub(crate) fn table_options(
+    name: &str,
+    settings: &Settings,
+    metrics: &delta::Metrics,
+    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    seed: u64,
+) -> Result<TableOptions, Invalid> {
+    let place = Place::parse(&settings.required_string(&PATH)?).map_err(|why| Invalid::new(PATH.name, why))?;
+    let interval = spark_options::commit_interval(settings)?;
+    Ok(TableOptions {
+        metrics: metrics.table(name, settings.text(&PATH).unwrap_or_default()),
+        location: place.location,
+        partition_columns: settings.is_set(&PARTITION_BY).then(|| settings.list(&PARTITION_BY)).transpose()?,
+        properties: properties(settings),
+        merge_schema: settings.boolean(&MERGE_SCHEMA)?,
+        user_metadata: settings.string(&spark_options::USER_METADATA)?,
+        linger: (interval / 10).min(LINGER_MAX),
+        now_ms,
+        seed,
+        upkeep: UpkeepOptions::default(),
+    })
+}
+
+/// The settings under which the store of the directory `path` is opened, and the directory in that store.
+pub(crate) fn store_of(settings: &Settings, path: &str) -> Result<(Settings, String), Invalid> {
+    let place = Place::parse(path).map_err(|why| Invalid::new(PATH.name, format!("{path}: {why}")))?;
+    Ok((translated(&settings.with(&PATH, path))?, place.location))
 }
 
 /// The tables of a process: tasks of one connector share one.
@@ -317,20 +285,8 @@ impl Tables {
         now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
         seed: u64,
     ) -> Result<Arc<Table>, pipeline::TaskError> {
-        let place = Place::parse(&settings.required_string(&PATH)?).map_err(|why| Invalid::new(PATH.name, why))?;
-        let interval = settings.millis(&COMMIT_INTERVAL_MS)?.unwrap_or_default();
-        let partition_columns = settings.is_set(&PARTITION_BY).then(|| settings.list(&PARTITION_BY)).transpose()?;
-        let options = TableOptions {
-            metrics: metrics.table(name, settings.text(&PATH).unwrap_or_default()),
-            location: place.location,
-            partition_columns,
-            properties: properties(settings),
-            merge_schema: settings.boolean(&MERGE_SCHEMA)?,
-            upkeep: delta_upkeep::options(settings, interval, &self.turn)?,
-            linger: (interval / 10).min(LINGER_MAX),
-            now_ms,
-            seed,
-        };
+        let mut options = table_options(name, settings, metrics, now_ms, seed)?;
+        options.upkeep = delta_upkeep::options(settings, spark_options::commit_interval(settings)?, &self.turn)?;
         let mut tables = self.open.lock().await;
         let key = format!("{name} {} {}", store.name(), options.location);
         if let Some(table) = tables.get(&key).and_then(std::sync::Weak::upgrade) {
@@ -342,8 +298,8 @@ impl Tables {
                 pipeline::TaskError::Refused(why)
             }
         })?;
-        if let Some(place) = settings.text(&CHECKPOINT_LOCATION) {
-            info!(connector = name, place, "checkpointLocation is not used: offsets live in the table itself");
+        for note in spark_options::notes(settings) {
+            info!(connector = name, "{note}");
         }
         let table = Arc::new(table);
         tables.retain(|_, table| table.strong_count() > 0);
@@ -464,6 +420,10 @@ impl Recovery for TableRecovery {
         let table = self.table.location();
         let why = match (metadata.is_empty(), sealed_by(metadata)) {
             (true, _) => return Ok(()),
+            (false, Some(id)) if self.table.known().id.as_ref() == Some(&id) => format!(
+                "was written up to offset {offset} to {table}, which has forgotten it: delta.setTransactionRetentionDuration of the \
+                 table is shorter than this pause was. Look for the last offset in the table."
+            ),
             (false, Some(id)) => format!(
                 "was written up to offset {offset} to the table {id}, but {table} does not know it: was that table lost, or path changed?"
             ),
@@ -518,7 +478,6 @@ mod tests {
             ("s3.bucket.name", "b"),
             ("topics.dir", "t/_sluice"),
             ("topics", "a,b"),
-            ("consumer.override.auto.offset.reset", "latest"),
             ("consumer.override.security.protocol", "SSL"),
             ("on.data.loss", "continue"),
             ("rotate.schedule.interval.ms", "1000"),
@@ -527,12 +486,8 @@ mod tests {
         ] {
             assert_eq!(config.get(name).map(String::as_str), Some(expected), "{name}");
         }
-        assert!(!config.contains_key("partitioner.class"));
-        assert_eq!(check(&given), []);
-        let both = settings(&[("subscribe", "a"), ("topics", "a"), ("trigger", "1 second")]);
-        assert_eq!(
-            check(&both).iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(),
-            ["subscribe", "trigger"]
+        assert!(
+            !config.contains_key("partitioner.class") && !config.contains_key("consumer.override.auto.offset.reset")
         );
     }
 }

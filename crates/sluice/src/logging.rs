@@ -7,7 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `quiet` shows warnings and errors only, unless `RUST_LOG` says otherwise.
 pub(crate) fn start(quiet: bool) {
-    let level = if quiet { "warn" } else { "info" };
+    // The kernel of Delta tells each step of reading a log, in lines of kilobytes.
+    let level = if quiet { "warn" } else { "info,buoyant_kernel=warn,buoyant_kernel_engine=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal();

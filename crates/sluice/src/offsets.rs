@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use model::{Invalid, Offset, OffsetRange, Plan, Settings, TopicPartition};
 use source::group::{self, GroupError, GroupPosition};
-use source::{Commit, DataLoss, Subscription};
+use source::{Commit, DataLoss, StartAt, Starting, Subscription};
 use supervisor::{OffsetChange, OffsetsError};
 use writer::OnExisting;
 
@@ -47,6 +47,15 @@ impl From<OffsetChange> for Wanted {
     }
 }
 
+/// What a connector writes to, as far as it matters for records that are read again.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// Objects: what happens to those that exist.
+    Objects(OnExisting),
+    /// A table, whose positions are set too; and where topic-partitions start that it does not know.
+    Table(Option<Starting>),
+}
+
 /// The group of a connector and what its configuration says about starting anew.
 #[derive(Clone)]
 pub(crate) struct Group {
@@ -54,7 +63,7 @@ pub(crate) struct Group {
     subscription: Subscription,
     /// `auto.offset.reset`; `None` for `none`.
     reset: Option<StartPoint>,
-    on_existing: OnExisting,
+    target: Target,
     on_data_loss: DataLoss,
 }
 
@@ -64,6 +73,13 @@ pub(crate) struct Changed {
     pub(crate) before: Vec<GroupPosition>,
     pub(crate) commits: Vec<Commit>,
     pub(crate) note: String,
+}
+
+impl Changed {
+    /// The offsets that were committed.
+    pub(crate) fn offsets(&self) -> BTreeMap<TopicPartition, Offset> {
+        self.commits.iter().map(|commit| (commit.topic_partition.clone(), commit.offset)).collect()
+    }
 }
 
 /// Why nothing was changed, or perhaps not everything.
@@ -82,7 +98,7 @@ impl From<OffsetsError> for NotChanged {
 
 impl Group {
     /// The group that `consumer` of the connector `name` joins.
-    pub(crate) fn new(name: &str, settings: &Settings, consumer: Consumer) -> Result<Group, Invalid> {
+    pub(crate) fn new(name: &str, settings: &Settings, consumer: Consumer, target: Target) -> Result<Group, Invalid> {
         let mut client = consumer.properties;
         // Nobody is fenced by looking.
         client.remove("group.instance.id");
@@ -91,7 +107,7 @@ impl Group {
             reset: reset_point(&client),
             client,
             subscription: source::subscription(settings)?,
-            on_existing: OnExisting::new(settings)?,
+            target,
             on_data_loss: source::on_data_loss(settings)?,
         })
     }
@@ -125,9 +141,36 @@ impl Group {
     /// As [`Self::change`]; blocks.
     pub(crate) fn change_now(&self, wanted: Wanted) -> Result<Changed, NotChanged> {
         let before = self.positions_now()?;
-        let commits = commits(&before, wanted, self.reset).map_err(OffsetsError)?;
-        self.set_patiently(&commits)?;
-        let note = consequences(&before, &commits, self.on_existing, self.on_data_loss);
+        let reset = |lane: &TopicPartition| self.start_of(lane);
+        let changed = self.planned(before, |before| commits(before, wanted, reset))?;
+        self.set_patiently(&changed.commits)?;
+        Ok(changed)
+    }
+
+    /// Where a topic-partition starts anew; `None` when only a person can say it.
+    fn start_of(&self, lane: &TopicPartition) -> Option<StartPoint> {
+        let Target::Table(Some(starting)) = &self.target else { return self.reset };
+        match starting.of(lane) {
+            StartAt::Earliest => Some(StartPoint::Earliest),
+            StartAt::Latest => Some(StartPoint::Latest),
+            StartAt::Offset(offset) => Some(StartPoint::At(offset)),
+            StartAt::Time(_) => None,
+        }
+    }
+
+    /// What [`Self::change_now`] would do for these offsets; blocks.
+    pub(crate) fn plan_now(&self, offsets: &BTreeMap<TopicPartition, Offset>) -> Result<Changed, NotChanged> {
+        let wanted = Wanted::Some(offsets.iter().map(|(lane, offset)| (lane.clone(), Some(*offset))).collect());
+        self.planned(self.positions_now()?, |before| commits(before, wanted, |_| None))
+    }
+
+    fn planned(
+        &self,
+        before: Vec<GroupPosition>,
+        commits: impl FnOnce(&[GroupPosition]) -> Result<Vec<Commit>, String>,
+    ) -> Result<Changed, NotChanged> {
+        let commits = commits(&before).map_err(OffsetsError)?;
+        let note = consequences(&before, &commits, &self.target, self.on_data_loss);
         Ok(Changed { before, commits, note })
     }
 
@@ -165,13 +208,19 @@ fn reset_point(client: &BTreeMap<String, String>) -> Option<StartPoint> {
 
 /// What to commit. The metadata of an offset stays when the offset does: it may be a plan. An error names what cannot be
 /// committed, and then nothing is.
-fn commits(before: &[GroupPosition], wanted: Wanted, reset: Option<StartPoint>) -> Result<Vec<Commit>, String> {
-    let start = |position: &GroupPosition, point: Option<StartPoint>| match point.or(reset) {
+fn commits(
+    before: &[GroupPosition],
+    wanted: Wanted,
+    reset: impl Fn(&TopicPartition) -> Option<StartPoint>,
+) -> Result<Vec<Commit>, String> {
+    let start = |position: &GroupPosition, point: Option<StartPoint>| match point
+        .or_else(|| reset(&position.topic_partition))
+    {
         Some(StartPoint::Earliest) => Ok(position.begin),
         Some(StartPoint::Latest) => Ok(position.end),
         Some(StartPoint::At(offset)) => Ok(offset),
         None => Err(format!(
-            "auto.offset.reset=none does not say where {} starts: name an offset",
+            "the configuration does not say at which offset {} starts (auto.offset.reset=none, or a time): name one",
             position.topic_partition
         )),
     };
@@ -222,12 +271,7 @@ pub(crate) fn plan(position: &GroupPosition) -> Option<(OffsetRange, Plan)> {
 const NAMED_MAX: usize = 3;
 
 /// What the next start does with these commits, as sentences without the last full stop; empty when nothing is special.
-fn consequences(
-    before: &[GroupPosition],
-    commits: &[Commit],
-    on_existing: OnExisting,
-    on_data_loss: DataLoss,
-) -> String {
+fn consequences(before: &[GroupPosition], commits: &[Commit], target: &Target, on_data_loss: DataLoss) -> String {
     let (mut left_out, mut given_up, mut outside, mut is_read_again) = (Vec::new(), Vec::new(), Vec::new(), false);
     for commit in commits {
         let (lane, is) = (&commit.topic_partition, commit.offset);
@@ -261,7 +305,15 @@ fn consequences(
         sentences.push(format!("Offsets outside of their log: {}; {then}", some_of(&outside)));
     }
     if is_read_again {
-        sentences.push(format!("Objects of the records that are read again may exist: {}", existing(on_existing)));
+        sentences.push(match target {
+            Target::Objects(on_existing) => {
+                format!("Objects of the records that are read again may exist: {}", existing(*on_existing))
+            }
+            Target::Table(_) => {
+                "Records that are read again are appended again: take their rows out of the table before (RESTORE, DELETE)"
+                    .to_owned()
+            }
+        });
     }
     sentences.join(". ")
 }
@@ -312,7 +364,7 @@ mod tests {
     }
 
     fn offsets(wanted: Wanted, reset: Option<StartPoint>) -> Result<Vec<(i32, i64)>, String> {
-        let commits = commits(&group(), wanted, reset)?;
+        let commits = commits(&group(), wanted, |_| reset)?;
         Ok(commits.into_iter().map(|commit| (commit.topic_partition.partition, commit.offset.get())).collect())
     }
 
@@ -324,12 +376,12 @@ mod tests {
             (None, latest, Ok(vec![(0, 100), (1, 7), (2, 0)])),
             (earliest, latest, Ok(vec![(0, 10), (1, 0), (2, 0)])),
             (Some(StartPoint::At(at(5))), latest, Ok(vec![(0, 5), (1, 5), (2, 5)])),
-            (None, None, Err("auto.offset.reset=none does not say where t-0 starts: name an offset".to_owned())),
+            (None, None, Err("the configuration does not say at which offset t-0 starts (auto.offset.reset=none, or a time): name one".to_owned())),
         ];
         for (to, reset, expected) in cases {
             assert_eq!(offsets(Wanted::All(to), reset), expected, "{to:?} {reset:?}");
         }
-        assert!(commits(&[], Wanted::All(earliest), None).unwrap_err().contains("topics do not exist"));
+        assert!(commits(&[], Wanted::All(earliest), |_| None).unwrap_err().contains("topics do not exist"));
     }
 
     #[test]
@@ -351,8 +403,11 @@ mod tests {
         group[0].committed = Some((at(50), plan.clone()));
         let set = |offset| {
             let wanted = Wanted::Some([(TopicPartition::new("t", 0), Some(at(offset)))].into());
-            let commits = commits(&group, wanted, None).unwrap();
-            (commits[0].metadata.clone(), consequences(&group, &commits, OnExisting::Fail, DataLoss::Fail))
+            let commits = commits(&group, wanted, |_| None).unwrap();
+            (
+                commits[0].metadata.clone(),
+                consequences(&group, &commits, &Target::Objects(OnExisting::Fail), DataLoss::Fail),
+            )
         };
         assert_eq!(set(50), (plan, String::new()));
         let (metadata, note) = set(60);
@@ -368,7 +423,12 @@ mod tests {
     fn the_user_is_told_what_the_next_start_does() {
         let told = |partition, offset, on_existing, on_data_loss| {
             let wanted = Wanted::Some([(TopicPartition::new("t", partition), Some(at(offset)))].into());
-            consequences(&group(), &commits(&group(), wanted, None).unwrap(), on_existing, on_data_loss)
+            consequences(
+                &group(),
+                &commits(&group(), wanted, |_| None).unwrap(),
+                &Target::Objects(on_existing),
+                on_data_loss,
+            )
         };
         let (fail, keep) = (OnExisting::Fail, DataLoss::Fail);
         assert_eq!(told(1, 7, fail, keep), "");

@@ -1,6 +1,10 @@
 //! `sluice offsets`: shows and sets a connector's committed offsets, straight on its group.
 
+use std::collections::BTreeSet;
+
+use delta::Known;
 use jiff::Timestamp;
+use model::{Config, TopicPartition};
 use serde_json::{Value, json};
 use source::group::GroupPosition;
 use supervisor::OffsetsError;
@@ -10,7 +14,8 @@ use crate::cli::{OffsetsAction, OffsetsOptions};
 use crate::connector_file;
 use crate::failure::Failure;
 use crate::offsets::{Changed, Group, NotChanged, Wanted, plan};
-use crate::run::environment;
+use crate::offsets_import::{Origin, as_positions};
+use crate::run::{environment, runtime};
 use crate::table::{aligned, grouped};
 use crate::validate::problems;
 use crate::worker::Worker;
@@ -38,10 +43,86 @@ pub(crate) fn run(options: &OffsetsOptions) -> Result<(), Failure> {
             Wanted::Some(offsets.iter().map(|(lane, offset)| (lane.clone(), Some(*offset))).collect())
         }
         Some(OffsetsAction::Reset { to }) => Wanted::All(*to),
+        Some(OffsetsAction::Import { kafka_delta_ingest, topic, spark_checkpoint, replace, dry_run }) => {
+            let given = (kafka_delta_ingest.as_deref(), topic.as_deref(), spark_checkpoint.as_deref());
+            let import = Import { house: &house, name: &name, config: &config, group: &group };
+            let changed = import.run(given, *replace, *dry_run).map_err(|error| unchanged(&name, &listen, &error))?;
+            println!("{}", if options.json { changed_json(&changed) } else { changes(&changed) });
+            return Ok(());
+        }
     };
     let changed = group.change_now(wanted).map_err(|error| unchanged(&name, &listen, &error))?;
+    let positions = as_positions(&name, &changed.offsets());
+    let set = runtime()?.block_on(house.set_in_table(&name, &config, true, |_| Ok(positions.clone())));
+    set.map_err(|error| {
+        Failure::Run(format!("the group's offsets are set, but not those in the table of connector {name}: {error}"))
+    })?;
     println!("{}", if options.json { changed_json(&changed) } else { changes(&changed) });
     Ok(())
+}
+
+/// What `import` is done for.
+struct Import<'a> {
+    house: &'a House,
+    name: &'a str,
+    config: &'a Config,
+    group: &'a Group,
+}
+
+impl Import<'_> {
+    /// Sets what the table and these options (app id of kafka-delta-ingest, its topic, checkpoint directory) say: the group
+    /// first, which refuses while it has members, then the table, whose word counts.
+    fn run(
+        &self,
+        given: (Option<&str>, Option<&str>, Option<&str>),
+        may_replace: bool,
+        is_dry: bool,
+    ) -> Result<Changed, NotChanged> {
+        let failed = |why: String| NotChanged::from(OffsetsError(why));
+        let runtime = runtime().map_err(|failure| failed(failure.to_string()))?;
+        let lanes: Vec<TopicPartition> =
+            self.group.positions_now()?.into_iter().map(|position| position.topic_partition).collect();
+        let origin = match given {
+            (_, _, Some(path)) => {
+                let path = if path.contains("://") { path.to_owned() } else { absolute(path).map_err(failed)? };
+                Origin::Spark(runtime.block_on(self.house.spark_checkpoint(self.config, &path))?)
+            }
+            (app_id, topic, None) => {
+                let topics: BTreeSet<&str> = lanes.iter().map(|lane| &*lane.topic).collect();
+                let only = topics.first().filter(|_| topics.len() == 1).copied();
+                let topic = topic.or(only).ok_or_else(|| failed("name the topic that was read: --topic".to_owned()))?;
+                Origin::KafkaDeltaIngest { app_id: app_id.unwrap_or_default().to_owned(), topic: topic.to_owned() }
+            }
+        };
+        let known = runtime.block_on(self.house.table_known(self.name, self.config))?;
+        let known = known.ok_or_else(|| failed("it is not a connector to a Delta table".to_owned()))?;
+        if known.id.is_none() {
+            return Err(failed("there is no table yet, so nobody has written to it".to_owned()));
+        }
+        let decide = |known: &Known| Ok(as_positions(self.name, &origin.positions(known, &lanes)?));
+        let offsets = origin.positions(&known, &lanes).map_err(failed)?;
+        let taken = as_positions(self.name, &offsets).into_iter().find_map(|(app_id, at)| {
+            known.txns.get(&app_id).filter(|known| **known != at).map(|at| format!("{app_id} up to offset {at}"))
+        });
+        if let Some(taken) = taken.filter(|_| !may_replace) {
+            return Err(failed(format!(
+                "the table knows {taken} already; use --replace to go on elsewhere all the same"
+            )));
+        }
+        if is_dry {
+            return self.group.plan_now(&offsets);
+        }
+        let wanted = Wanted::Some(offsets.iter().map(|(lane, offset)| (lane.clone(), Some(*offset))).collect());
+        let changed = self.group.change_now(wanted)?;
+        runtime.block_on(self.house.set_in_table(self.name, self.config, may_replace, decide))?;
+        Ok(changed)
+    }
+}
+
+/// A path that does not depend on where the command runs.
+fn absolute(path: &str) -> Result<String, String> {
+    let absolute = std::path::absolute(path).map_err(|error| format!("{path}: {error}"))?;
+    absolute.into_os_string().into_string().map_err(|_| format!("{path} is not text"))
 }
 
 fn unread(group: &Group, error: &OffsetsError) -> Failure {

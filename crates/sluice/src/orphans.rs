@@ -68,10 +68,7 @@ impl Cleaning {
     /// Those that are subscribed to by name, and those that were read.
     fn topics(&self) -> BTreeSet<String> {
         let mut topics = self.topics.of(&self.connector);
-        match &self.subscription {
-            Subscription::Topics(named) => topics.extend(named.iter().cloned()),
-            Subscription::Regex(_) => {}
-        }
+        topics.extend(self.subscription.topics());
         topics
     }
 }

@@ -37,7 +37,8 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::Run(format!("could not start threads: {error}")))
 }
 
-/// Runs until a signal; connectors of `files` win over stored ones of the same name.
+/// Runs until a signal, or until the connectors of `files` and all others are at their end; those of `files` win over stored
+/// ones of the same name.
 pub(crate) fn run(files: &[PathBuf], options: &WorkerOptions) -> Result<(), Failure> {
     let environment = environment();
     let worker = Worker::read(options, &environment)?;
@@ -67,6 +68,8 @@ async fn serve(
             return Err(Failure::Invalid(format!("connector {name}: {}", errors.join("; "))));
         }
     }
+    // A worker waits for connectors that come over REST.
+    let ends = !given.is_empty();
     let mut registry = Registry::default();
     house.metrics.register(&mut registry);
     house.table_metrics.register(&mut registry);
@@ -90,11 +93,15 @@ async fn serve(
         let _ = stopped.await;
     }));
     info!(%address, "REST listens");
-    signals::first().await.map_err(|error| Failure::Run(format!("could not wait for signals: {error}")))?;
+    let ended = tokio::select! {
+        biased;
+        signal = signals::first() => signal.map_err(|error| Failure::Run(format!("could not wait for signals: {error}"))),
+        ended = supervisor.ended(), if ends => ended.map_err(Failure::Run),
+    };
     supervisor.shutdown(graceful_timeout + Duration::from_secs(1)).await;
     let _ = stop.send(());
     match server.await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => ended,
         Ok(Err(error)) => Err(Failure::Run(format!("REST failed: {error}"))),
         Err(error) => Err(Failure::Run(format!("REST failed: {error}"))),
     }

@@ -67,6 +67,10 @@ impl<S: Source> Source for Noting<S> {
         self.source.end_offset(topic_partition)
     }
 
+    async fn is_exhausted(&self) -> Result<bool, source::Error> {
+        self.source.is_exhausted().await
+    }
+
     async fn rejoin(&self) {
         self.source.rejoin().await;
     }

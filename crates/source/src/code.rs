@@ -17,6 +17,7 @@ impl Code {
 
     pub(crate) const PARTITION_EOF: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32);
     pub(crate) const TIMED_OUT: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT as i32);
+    pub(crate) const NO_TOPIC: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32);
     pub(crate) const NO_OFFSET: Code = Code(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__NO_OFFSET as i32);
 
     pub(crate) fn of(error: rd_kafka_resp_err_t) -> Code {

@@ -9,7 +9,10 @@ use arrow::array::Array;
 use async_trait::async_trait;
 use model::{Offset, TopicPartition};
 
-use crate::{Ack, Assigned, Commit, CommitError, Error, Event, Recovered, Recovery, Source};
+use crate::{
+    Ack, Assigned, Bounds, Commit, CommitError, Error, Event, Recovered, Recovery, Source, StartAt, Starting,
+    Subscription,
+};
 
 pub mod letters;
 
@@ -30,6 +33,9 @@ pub trait World: Send {
         let _unused = (group, topic, recovery);
         None
     }
+
+    /// As [`World::join`], of what `read` says and within `bounds`.
+    async fn join_within(&mut self, group: &str, read: Subscription, bounds: Bounds) -> Box<dyn Source>;
 
     /// Whether the group takes the commits of a member that has been told of a revoke, as Kafka's does.
     fn takes_commits_while_rebalancing(&self) -> bool {
@@ -54,6 +60,9 @@ pub async fn all(world: &mut dyn World, prefix: &str) {
     rejoin_starts_from_what_is_committed(world, &format!("{prefix}-rejoin")).await;
     recovers_what_is_not_committed(world, &format!("{prefix}-recovery")).await;
     fenced_member_cannot_commit(world, &format!("{prefix}-fence")).await;
+    begins_where_it_is_told_once(world, &format!("{prefix}-begin")).await;
+    reads_only_what_is_assigned_by_name(world, &format!("{prefix}-assign")).await;
+    is_exhausted_when_all_that_was_there_is_committed(world, &format!("{prefix}-end")).await;
 }
 
 async fn next(source: &dyn Source) -> Event {
@@ -204,6 +213,7 @@ pub async fn hands_out_committed_offset_and_metadata(world: &mut dyn World, topi
         let expected = Assigned {
             topic_partition: lane.clone(),
             start: offset(start),
+            until: None,
             metadata: metadata.to_owned(),
             committed: true,
         };
@@ -387,7 +397,10 @@ pub async fn recovers_what_is_not_committed(world: &mut dyn World, topic: &str) 
         [(&lanes[0], 4, "", true), (&lanes[1], 6, "a plan", false), (&lanes[2], 0, "", false)]
     {
         let (topic_partition, metadata) = (lane.clone(), metadata.to_owned());
-        assert_eq!(heard.assigned[lane], Assigned { topic_partition, start: offset(start), metadata, committed });
+        assert_eq!(
+            heard.assigned[lane],
+            Assigned { topic_partition, start: offset(start), until: None, metadata, committed }
+        );
         assert_eq!(heard.values[lane], values(start, 10 - start));
     }
     source.close().await;
@@ -418,5 +431,82 @@ pub async fn fenced_member_cannot_commit(world: &mut dyn World, topic: &str) {
     }
     heard.read(&*source, false, |heard| heard.assigned.len() == 1 && heard.count() == 5).await;
     assert!(!heard.assigned[&lane].committed, "the commit of a fenced member was taken");
+    source.close().await;
+}
+
+/// Where nothing is committed, reading begins where the bounds say: for a topic-partition by its name, else for all others;
+/// at the end only for what was there when the connector started first.
+pub async fn begins_where_it_is_told_once(world: &mut dyn World, topic: &str) {
+    world.create_topic(topic, 3).await;
+    let lanes: Vec<TopicPartition> = (0..3).map(|partition| TopicPartition::new(topic, partition)).collect();
+    for lane in &lanes {
+        world.produce(lane, &values(0, 10)).await;
+    }
+    let each = [(lanes[0].clone(), StartAt::Offset(offset(4))), (lanes[1].clone(), StartAt::Earliest)].into();
+    let starting = Starting { each, ..Starting::all(StartAt::Latest) };
+    let bounds = Bounds { starting: Some(starting), until_end: false };
+    let read = || Subscription::Topics(vec![topic.to_owned()]);
+    let source = world.join_within(topic, read(), bounds.clone()).await;
+    let mut heard = Heard::default();
+    heard.read(&*source, false, |heard| heard.count() == 6 + 10).await;
+    let starts = |heard: &Heard| lanes.iter().map(|lane| heard.assigned[lane].start.get()).collect::<Vec<_>>();
+    assert_eq!(starts(&heard), [4, 0, 10]);
+    assert!(heard.assigned.values().all(|one| !one.committed && one.until.is_none()));
+    assert_eq!(commit(&*source, &[to_commit(&lanes[0], 7, "")]).await, Ok(Vec::new()));
+    source.close().await;
+
+    let source = world.join_within(topic, read(), bounds).await;
+    let mut heard = Heard::default();
+    heard.read(&*source, false, |heard| heard.assigned.len() == 3).await;
+    assert_eq!(starts(&heard), [7, 0, 0], "the last one appeared after the first start, for all that is known");
+    source.close().await;
+}
+
+/// Of a topic only the topic-partitions that are named are read.
+pub async fn reads_only_what_is_assigned_by_name(world: &mut dyn World, topic: &str) {
+    world.create_topic(topic, 3).await;
+    let lanes: Vec<TopicPartition> = (0..3).map(|partition| TopicPartition::new(topic, partition)).collect();
+    for lane in &lanes {
+        world.produce(lane, &values(0, 10)).await;
+    }
+    let read = Subscription::Partitions([lanes[0].clone(), lanes[2].clone()].into());
+    let source = world.join_within(topic, read, Bounds::default()).await;
+    let mut heard = Heard::default();
+    heard.read(&*source, false, |heard| heard.count() == 20).await;
+    world.produce(&lanes[1], &values(10, 5)).await;
+    world.produce(&lanes[2], &values(10, 5)).await;
+    heard.read(&*source, false, |heard| heard.count() == 25).await;
+    assert!(heard.assigned.keys().eq([&lanes[0], &lanes[2]]), "{:?}", heard.assigned.keys());
+    assert_eq!(heard.values[&lanes[2]], values(0, 15));
+    source.close().await;
+}
+
+/// Each topic-partition ends where its log ended when the source started, and the source is exhausted when the group has
+/// committed that everywhere, whoever did it; what comes later changes nothing.
+pub async fn is_exhausted_when_all_that_was_there_is_committed(world: &mut dyn World, topic: &str) {
+    world.create_topic(topic, 3).await;
+    let lanes: Vec<TopicPartition> = (0..3).map(|partition| TopicPartition::new(topic, partition)).collect();
+    world.produce(&lanes[0], &values(0, 10)).await;
+    world.produce(&lanes[1], &values(0, 4)).await;
+    let bounds = Bounds { starting: None, until_end: true };
+    let read = || Subscription::Topics(vec![topic.to_owned()]);
+    let source = world.join_within(topic, read(), bounds.clone()).await;
+    let mut heard = Heard::default();
+    heard.read(&*source, false, |heard| heard.count() == 14).await;
+    let until: Vec<_> = lanes.iter().map(|lane| heard.assigned[lane].until).collect();
+    assert_eq!(until, [10, 4, 0].map(|end| Some(offset(end))));
+    world.produce(&lanes[2], &values(0, 3)).await;
+    assert!(!source.is_exhausted().await.expect("it can be said"));
+    assert_eq!(commit(&*source, &[to_commit(&lanes[0], 10, ""), to_commit(&lanes[1], 3, "")]).await, Ok(Vec::new()));
+    assert!(!source.is_exhausted().await.expect("it can be said"));
+    assert_eq!(commit(&*source, &[to_commit(&lanes[1], 4, "")]).await, Ok(Vec::new()));
+    assert!(source.is_exhausted().await.expect("it can be said"));
+    source.close().await;
+
+    // The next start reads what came meanwhile.
+    let source = world.join_within(topic, read(), bounds).await;
+    let mut heard = Heard::default();
+    heard.read(&*source, false, |heard| heard.count() == 3).await;
+    assert!(!source.is_exhausted().await.expect("it can be said"));
     source.close().await;
 }

@@ -108,7 +108,10 @@ pub(crate) fn lanes_of(
     topics: &BTreeMap<String, i32>,
 ) -> Result<Vec<TopicPartition>, Error> {
     let wanted: Box<dyn Fn(&str) -> bool> = match subscription {
-        Subscription::Topics(names) => Box::new(|topic| names.iter().any(|name| name == topic)),
+        Subscription::Topics(_) | Subscription::Partitions(_) => {
+            let names = subscription.topics();
+            Box::new(move |topic| names.contains(topic))
+        }
         Subscription::Regex(regex) => {
             let whole = Regex::new(&format!("^(?:{regex})$"));
             let whole = whole.map_err(|error| Error::Config(format!("topics.regex cannot be read: {error}")))?;
@@ -121,6 +124,7 @@ pub(crate) fn lanes_of(
         .flat_map(|(topic, partitions)| {
             (0..*partitions).map(|partition| TopicPartition::new(topic.as_str(), partition))
         })
+        .filter(|lane| !subscription.leaves_out(lane))
         .collect();
     lanes.sort();
     Ok(lanes)

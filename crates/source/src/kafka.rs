@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use model::{Offset, TopicPartition};
@@ -13,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::bounds::{Bounds, FirstLook};
 use crate::code::{Verdict, is_expelled, verdict};
 use crate::inbox::{Inbox, Lease};
 use crate::keys::{DataLoss, Subscription};
@@ -21,7 +22,7 @@ use crate::native::{CommitAnswer, List, MESSAGES_AT_ONCE_MAX, Native};
 use crate::poll::Poll;
 use crate::protocol::{self, Protocol};
 use crate::topic_id::stamped;
-use crate::{Assigned, Commit, CommitError, Error, Event, Recovery, Source, pattern};
+use crate::{Assigned, Commit, CommitError, Error, Event, Recovery, Source, exhausted, pattern};
 
 /// What a [`KafkaSource`] is made from.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct SourceConfig {
     pub client: BTreeMap<String, String>,
     /// Which topics.
     pub subscription: Subscription,
+    /// Where reading begins and ends.
+    pub bounds: Bounds,
     /// Knows where topic-partitions without a committed offset go on; without it, or an answer, `auto.offset.reset` says.
     pub recovery: Option<Arc<dyn Recovery>>,
     /// What to do when the log no longer holds the offset to go on from.
@@ -65,6 +68,7 @@ impl SourceConfig {
         Self {
             client,
             subscription,
+            bounds: Bounds::default(),
             recovery: None,
             on_data_loss: DataLoss::Fail,
             with_headers: false,
@@ -182,6 +186,11 @@ pub(crate) struct Shared {
     pub(crate) is_expelled: AtomicBool,
     /// It was said that the broker does not tell the ids of topics.
     pub(crate) has_warned_of_ids: AtomicBool,
+    pub(crate) started: Instant,
+    /// The group has given it something, or nothing.
+    pub(crate) was_assigned: AtomicBool,
+    /// What was there when the source started, once that is known.
+    pub(crate) first_look: OnceLock<FirstLook>,
     /// The ids that topics had when their topic-partitions were assigned, as far as the broker told them.
     topic_ids: Mutex<HashMap<TopicPartition, String>>,
     /// Where the recovery runs.
@@ -203,6 +212,11 @@ impl Shared {
         self.paused.lock().expect(NO_PANIC)
     }
 
+    /// Where reading of `lane`, which starts at `start`, ends.
+    pub(crate) fn until(&self, lane: &TopicPartition, start: Offset) -> Option<Offset> {
+        self.first_look.get().filter(|_| self.config.bounds.until_end).map(|look| look.until(lane, start))
+    }
+
     /// Remembers that a reader came to the end of what it may see at `visible` while the log ended at `end`.
     pub(crate) fn saw_end(&self, lane: &TopicPartition, end: i64, visible: i64) {
         self.visible_ends.lock().expect(NO_PANIC).insert(lane.clone(), (end, visible));
@@ -221,7 +235,7 @@ impl Shared {
         !self.commands.lock().expect(NO_PANIC).is_empty()
     }
 
-    fn with_native<T>(&self, use_it: impl FnOnce(&Native) -> T) -> Option<T> {
+    pub(crate) fn with_native<T>(&self, use_it: impl FnOnce(&Native) -> T) -> Option<T> {
         self.native.read().expect(NO_PANIC).as_deref().map(use_it)
     }
 
@@ -341,6 +355,7 @@ impl KafkaSource {
         let topics = match &config.subscription {
             Subscription::Topics(topics) => topics.clone(),
             Subscription::Regex(regex) => vec![pattern::for_librdkafka(regex).map_err(Error::Config)?],
+            Subscription::Partitions(_) => config.subscription.topics().into_iter().collect(),
         };
         let runtime = Handle::try_current().ok();
         if config.recovery.is_some() && runtime.is_none() {
@@ -356,6 +371,9 @@ impl KafkaSource {
             native: RwLock::new(Some(Arc::clone(&native))),
             is_expelled: AtomicBool::new(false),
             has_warned_of_ids: AtomicBool::new(false),
+            started: Instant::now(),
+            was_assigned: AtomicBool::new(false),
+            first_look: OnceLock::new(),
             topic_ids: Mutex::default(),
             runtime,
             visible_ends: Mutex::default(),
@@ -414,6 +432,10 @@ impl Source for KafkaSource {
         let end = self.shared.with_native(|native| native.known_end(topic_partition)).flatten()?;
         let visible = self.shared.visible_ends.lock().expect(NO_PANIC).get(topic_partition).copied();
         Offset::new(visible.filter(|(then, _)| *then == end).map_or(end, |(_, visible)| visible))
+    }
+
+    async fn is_exhausted(&self) -> Result<bool, Error> {
+        exhausted::is_exhausted(&self.shared).await
     }
 
     async fn rejoin(&self) {

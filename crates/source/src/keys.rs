@@ -1,6 +1,9 @@
 //! The keys of a connector that say which topics are read, and their checks.
 
-use model::{Check, Importance, Invalid, Key, Kind, Settings, Width};
+use std::collections::BTreeSet;
+
+use model::{Check, Importance, Invalid, Key, Kind, Settings, TopicPartition, Width};
+use serde_json::Value;
 
 use crate::pattern;
 
@@ -23,6 +26,32 @@ pub const TOPICS_REGEX: Key = Key::new(
 .group("Common", 4)
 .shown(Width::Long, "Topics regex");
 
+/// Topic-partitions one by one.
+pub const ASSIGN: Key = Key::new(
+    "assign",
+    Kind::String,
+    "Topic-partitions to read as JSON, {\"topic\":[0,1]}, in place of topics and topics.regex; others of these topics are \
+     left alone. As assign of Spark's Kafka source, but the consumer group shares them among all tasks and processes that \
+     run the connector, so each is read by one of them.",
+)
+.check(Check::With(|text| assigned(text).map(|_| ())))
+.group("Sluice", 2)
+.shown(Width::Long, "Assign")
+.ours();
+
+/// Whether reading ends.
+pub const STOP_AT_END: Key = Key::new(
+    "stop.at.end",
+    Kind::Boolean,
+    "Whether the tasks end when everything is written and committed that was in the topics when they started, by whichever \
+     of the tasks and processes that run the connector. They are then STOPPED, and `sluice run` exits with 0 when all its \
+     connectors are. Each start reads what is there by then. As trigger availableNow of Spark.",
+)
+.default("false")
+.group("Sluice", 3)
+.shown(Width::Short, "Stop at end")
+.ours();
+
 /// What happens when the log no longer holds the offset to go on from.
 pub const ON_DATA_LOSS: Key = Key::new(
     "on.data.loss",
@@ -40,7 +69,7 @@ pub const ON_DATA_LOSS: Key = Key::new(
 .ours();
 
 /// Every key of this crate. Besides these, everything below [`CONSUMER_OVERRIDE`] is a property of the consumer.
-pub const KEYS: &[Key] = &[TOPICS, TOPICS_REGEX, ON_DATA_LOSS];
+pub const KEYS: &[Key] = &[TOPICS, TOPICS_REGEX, ASSIGN, STOP_AT_END, ON_DATA_LOSS];
 
 /// What to do when records were lost before they were read ([`ON_DATA_LOSS`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,6 +110,41 @@ pub enum Subscription {
     Topics(Vec<String>),
     /// Those whose whole name matches this regular expression.
     Regex(String),
+    /// These topic-partitions and no others of their topics. The group gives out the others too; they are not read.
+    Partitions(BTreeSet<TopicPartition>),
+}
+
+impl Subscription {
+    /// The topics that are named; none for a pattern.
+    pub fn topics(&self) -> BTreeSet<String> {
+        match self {
+            Subscription::Topics(topics) => topics.iter().cloned().collect(),
+            Subscription::Regex(_) => BTreeSet::new(),
+            Subscription::Partitions(partitions) => partitions.iter().map(|one| one.topic.to_string()).collect(),
+        }
+    }
+
+    /// Whether `topic_partition`, whose topic is read, is left alone.
+    pub fn leaves_out(&self, topic_partition: &TopicPartition) -> bool {
+        match self {
+            Subscription::Topics(_) | Subscription::Regex(_) => false,
+            Subscription::Partitions(partitions) => !partitions.contains(topic_partition),
+        }
+    }
+}
+
+/// The topic-partitions of `{"topic":[0,1]}`.
+fn assigned(text: &str) -> Result<BTreeSet<TopicPartition>, String> {
+    let expected = || "expected JSON like {\"topic\":[0,1]}".to_owned();
+    let topics: Value = serde_json::from_str(text).map_err(|error| format!("{}: {error}", expected()))?;
+    let mut partitions = BTreeSet::new();
+    for (topic, numbers) in topics.as_object().ok_or_else(expected)? {
+        for number in numbers.as_array().ok_or_else(expected)? {
+            let number = number.as_i64().and_then(|number| i32::try_from(number).ok()).filter(|number| *number >= 0);
+            partitions.insert(TopicPartition::new(topic.as_str(), number.ok_or_else(expected)?));
+        }
+    }
+    if partitions.is_empty() { Err("it names no topic-partition".to_owned()) } else { Ok(partitions) }
 }
 
 /// What is wrong with the keys of this crate beyond each alone: `topics` against `topics.regex`
@@ -106,10 +170,16 @@ fn is_about_both(problem: &Invalid) -> bool {
     problem.message == NEITHER || problem.message == BOTH
 }
 
-/// The topics to read; an error if not exactly one of `topics` and `topics.regex` is given, or if the pattern is bad.
+/// What is read; an error if not exactly one of `topics`, `topics.regex` and `assign` is given, or if the pattern is bad.
 pub fn subscription(settings: &Settings) -> Result<Subscription, Invalid> {
     let topics = settings.list(&TOPICS)?;
     let regex = settings.string(&TOPICS_REGEX)?.unwrap_or_default();
+    if let Some(text) = settings.string(&ASSIGN)? {
+        if !topics.is_empty() || !regex.is_empty() {
+            return Err(Invalid::new(ASSIGN.name, "assign names the topics itself: leave topics and topics.regex out"));
+        }
+        return assigned(&text).map(Subscription::Partitions).map_err(|why| Invalid::value(&ASSIGN, &text, why));
+    }
     match (topics.is_empty(), regex.is_empty()) {
         (true, true) => Err(Invalid::new(TOPICS.name, NEITHER)),
         (false, false) => Err(Invalid::new(TOPICS.name, BOTH)),
@@ -168,6 +238,20 @@ mod tests {
         assert_eq!(on_data_loss(&settings(&[("on.data.loss", "continue")])), Ok(DataLoss::Continue));
         let problem = on_data_loss(&settings(&[("on.data.loss", "ignore")])).unwrap_err();
         assert_eq!(problem.key, "on.data.loss");
+    }
+
+    #[test]
+    fn topic_partitions_are_named_one_by_one() {
+        let found = subscription(&settings(&[("assign", r#"{"t":[1,0],"u":[3]}"#)])).unwrap();
+        let lanes = [("t", 0), ("t", 1), ("u", 3)].map(|(topic, partition)| TopicPartition::new(topic, partition));
+        assert_eq!(found, Subscription::Partitions(lanes.clone().into()));
+        assert_eq!(found.topics(), ["t".to_owned(), "u".to_owned()].into());
+        assert_eq!((found.leaves_out(&lanes[0]), found.leaves_out(&TopicPartition::new("t", 2))), (false, true));
+        for text in ["t:0", "[]", "{}", r#"{"t":0}"#, r#"{"t":["0"]}"#, r#"{"t":[-1]}"#, r#"{"t":[]}"#] {
+            assert_eq!(check(&settings(&[("assign", text)])).len(), 1, "{text}");
+        }
+        let both = check(&settings(&[("assign", r#"{"t":[0]}"#), ("topics", "t")]));
+        assert_eq!(both.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), ["assign"]);
     }
 
     #[test]

@@ -15,11 +15,13 @@
 //!    +------ OffsetCommit (offset, metadata) <--lease-- Source::commit
 //! ```
 
+mod bounds;
 mod code;
 mod collect;
 pub mod conformance;
 mod dead_letters;
 mod embedded;
+mod exhausted;
 pub mod group;
 mod inbox;
 mod kafka;
@@ -40,6 +42,7 @@ mod protocol;
 mod starts;
 mod topic_id;
 
+pub use bounds::{Bounds, NoRecord, StartAt, Starting};
 pub use dead_letters::{DeadLetters, Letter};
 pub use embedded::{EmbeddedBroker, EmbeddedError, KEPT_BYTES_MAX, KEPT_RECORDS_MAX, Producer};
 pub use kafka::{KafkaSource, SourceConfig, cluster_id};
@@ -101,9 +104,13 @@ impl Event {
 pub struct Assigned {
     /// The lane.
     pub topic_partition: TopicPartition,
-    /// Where reading starts: the committed offset, else what was recovered, else what `auto.offset.reset` says; also that
-    /// when the log does not hold the offset and [`SourceConfig::on_data_loss`] allows to go on.
+    /// Where reading starts: the committed offset, else what was recovered, else what [`Bounds::starting`] or
+    /// `auto.offset.reset` says; the latter also when the log does not hold the offset and [`SourceConfig::on_data_loss`]
+    /// allows to go on. Where an authority's offset lies before the log, it stays, and the first record comes later.
     pub start: Offset,
+    /// Where reading ends, with [`Bounds::until_end`]: the end of the log, as its readers may see it, when the source
+    /// started. Records from there on may still be delivered.
+    pub until: Option<Offset>,
     /// Metadata of the committed or recovered offset; empty when there is none or reading starts elsewhere.
     pub metadata: String,
     /// Whether `start` is the group's committed offset. If not, it should be committed soon: whoever comes next may find
@@ -122,6 +129,17 @@ pub struct Recovered {
     pub metadata: String,
 }
 
+/// A topic-partition that begins before where the authority said, because its log does not reach so far any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovedBack {
+    /// The lane.
+    pub topic_partition: TopicPartition,
+    /// What the authority said.
+    pub from: Offset,
+    /// Where reading goes on.
+    pub to: Offset,
+}
+
 /// Knows how far a topic-partition got when the group does not: its objects tell. Asked at assignment, before reading
 /// starts, for topic-partitions without a committed offset; an authority for all.
 #[async_trait]
@@ -138,6 +156,14 @@ pub trait Recovery: Send + Sync {
     /// Whether it is asked about every topic-partition, and what it knows counts, whatever the group holds.
     fn is_authority(&self) -> bool {
         false
+    }
+
+    /// Takes note of where reading goes on, for an authority that takes nothing else than what follows on what it knows. (Over a
+    /// gap, where the log begins after what it said, lanes start at what it said and pass the gap.) An error ends the
+    /// source.
+    async fn move_back(&self, moves: &[MovedBack]) -> Result<(), Error> {
+        let _ = moves;
+        Ok(())
     }
 
     /// Whether a topic-partition of which the authority knows nothing may start at the group's offset, which has this
@@ -229,6 +255,11 @@ pub trait Source: Send + Sync {
 
     /// First offset after the last record that a reader may see, as last heard; `None` while unknown. For lag.
     fn end_offset(&self, topic_partition: &TopicPartition) -> Option<Offset>;
+
+    /// Whether there is nothing left to read for any member, with [`Bounds::until_end`]: the group has committed everything
+    /// that was in the logs of the subscription when this source started. Always false without an end, before the first
+    /// assignment, or when nobody can say at the moment. An error is one that ends the source.
+    async fn is_exhausted(&self) -> Result<bool, Error>;
 
     /// Drops all leases, leaves the group and joins again under a new generation, which fences whatever of ours is still
     /// in flight. No `Revoked` event follows for what was held: the caller has let go of everything already.

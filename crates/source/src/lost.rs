@@ -48,6 +48,8 @@ pub(crate) enum Known {
     Recovered,
     /// This reader, which came so far.
     Read,
+    /// A person, who wants it to start there.
+    Configured,
 }
 
 /// An offset that the log of its topic-partition does not hold.
@@ -144,6 +146,7 @@ impl fmt::Display for Lost {
             Known::Committed => "the committed offset",
             Known::Recovered => "the end of the newest object, offset",
             Known::Read => "the next offset to read,",
+            Known::Configured => "the starting offset",
         };
         if let Some((then, now)) = &self.topics {
             let Lost { lane, at, .. } = self;

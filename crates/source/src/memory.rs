@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use model::{Headers, Offset, OffsetRange, TopicPartition};
 
+use crate::bounds::Bounds;
 use crate::keys::Subscription;
 use crate::memory_group::Protocol;
 use crate::memory_source::MemorySource;
@@ -173,6 +174,11 @@ impl MemoryLog {
         self.lock().groups.entry(group.to_owned()).or_default().protocol = protocol;
     }
 
+    /// Where the members of `group` begin and end to read; for a group without members.
+    pub fn set_bounds(&self, group: &str, bounds: Bounds) {
+        self.lock().groups.entry(group.to_owned()).or_default().bounds = bounds;
+    }
+
     /// Whether members fail when retention has removed what they must read next (`on.data.loss=fail`, the default), or go
     /// on with the first record that is left.
     pub fn set_data_loss_fails(&self, fails: bool) {
@@ -329,7 +335,10 @@ impl MemoryLog {
         let id = MemberId(world.next_member);
         world.next_member += 1;
         let older = instance.and_then(|instance| world.static_member(group, instance));
-        let member = Member { recovery, instance: instance.map(str::to_owned), ..Member::new(group, subscription) };
+        let looks_first = world.groups.get(group).is_some_and(|group| group.bounds.looks_first());
+        let first_look = looks_first.then(|| Arc::new(world.first_look(group, &subscription)));
+        let instance = instance.map(str::to_owned);
+        let member = Member { recovery, instance, first_look, ..Member::new(group, subscription) };
         world.members.insert(id, member);
         world.groups.entry(group.to_owned()).or_default().members.insert(id);
         match older {

@@ -13,6 +13,7 @@ use model::{Offset, TopicPartition};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::bounds::{FirstLook, StartAt, Starting};
 use crate::memory::{Happening, MemberId, MemoryLog};
 use crate::memory_world::{World, matches};
 use crate::{Ack, Assigned, Event};
@@ -164,7 +165,8 @@ impl World {
         let member = self.members.get_mut(&id)?;
         let (ack, released) = Ack::new();
         let incarnation = member.incarnation;
-        member.send(Event::Revoked { partitions: partitions.clone(), lost: false, ack });
+        let read = partitions.iter().filter(|lane| !member.subscription.leaves_out(lane));
+        member.send(Event::Revoked { partitions: read.cloned().collect(), lost: false, ack });
         self.tell_observer(&Happening::Revoking { member: id, partitions: partitions.clone() });
         Some(LettingGo { member: id, partitions, released, incarnation })
     }
@@ -199,26 +201,49 @@ impl World {
         if lanes.is_empty() {
             return;
         }
-        let assigned: Vec<Assigned> = lanes.iter().map(|lane| self.start_of(name, lane)).collect();
+        let is_left_out =
+            |lane: &&TopicPartition| self.members.get(&id).is_some_and(|member| member.subscription.leaves_out(lane));
+        let read = lanes.iter().filter(|lane| !is_left_out(lane));
+        let assigned: Vec<Assigned> = read.map(|lane| self.start_of(name, id, lane)).collect();
         let Some(group) = self.groups.get_mut(name) else { return };
         let kept = group.owners.iter().filter(|(lane, owner)| **owner == id && !lanes.contains(lane)).count();
         group.owners.extend(lanes.iter().map(|lane| (lane.clone(), id)));
         let reads = |other: &MemberId| self.members[other].reading.keys().any(|lane| lanes.contains(lane));
         let unaware = self.members.keys().filter(|other| **other != id && reads(other)).count();
-        if let Some(member) = self.members.get_mut(&id) {
+        if let Some(member) = self.members.get_mut(&id).filter(|_| !assigned.is_empty()) {
             member.send(Event::Assigned(assigned.clone()));
         }
         self.tell_observer(&Happening::Assigned { member: id, assigned, kept, unaware });
     }
 
-    /// Where the group goes on with `lane`: the committed offset, else the log's first.
-    fn start_of(&self, group: &str, lane: &TopicPartition) -> Assigned {
-        let committed = self.groups.get(group).and_then(|group| group.committed.get(lane).cloned());
+    /// Where the group goes on with `lane`: the committed offset, else where the group's bounds say, else the log's first.
+    fn start_of(&self, group: &str, member: MemberId, lane: &TopicPartition) -> Assigned {
+        let group = self.groups.get(group);
+        let committed = group.and_then(|group| group.committed.get(lane).cloned());
         let is_committed = committed.is_some();
-        let begin = self.partitions.get(lane).map_or(0, |log| log.begin);
-        let (start, metadata) =
-            committed.unwrap_or_else(|| (Offset::new(begin).unwrap_or(Offset::ZERO), String::new()));
-        Assigned { topic_partition: lane.clone(), start, metadata, committed: is_committed }
+        let look = self.members.get(&member).and_then(|member| member.first_look.as_deref());
+        let (start, metadata) = committed.unwrap_or_else(|| {
+            let starting = group.and_then(|group| group.bounds.starting.as_ref());
+            (self.beginning(lane, starting, look), String::new())
+        });
+        let ends = group.is_some_and(|group| group.bounds.until_end);
+        let until = look.filter(|_| ends).map(|look| look.until(lane, start));
+        Assigned { topic_partition: lane.clone(), start, until, metadata, committed: is_committed }
+    }
+
+    fn beginning(&self, lane: &TopicPartition, starting: Option<&Starting>, look: Option<&FirstLook>) -> Offset {
+        let Some(log) = self.partitions.get(lane) else { return Offset::ZERO };
+        let offset = match starting.map(|starting| starting.of(lane)) {
+            None | Some(StartAt::Earliest) => log.begin,
+            Some(StartAt::Latest) if look.is_some_and(|look| look.is_newcomer(lane)) => log.begin,
+            Some(StartAt::Latest) => log.end,
+            Some(StartAt::Offset(at)) => at.get(),
+            Some(StartAt::Time(ms)) => {
+                let found = log.records.iter().find(|(_, record)| record.timestamp_ms >= ms);
+                found.map_or(log.end, |(offset, _)| *offset)
+            }
+        };
+        Offset::new(offset).unwrap_or(Offset::ZERO)
     }
 
     /// Chooses the target assignment: balanced, and everybody keeps what that allows.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::{Offset, RawBatchBuilder, TopicPartition};
 
+use crate::exhausted::ASSIGNMENT_GRACE;
 use crate::memory::{CommitFate, Happening, MemberId, MemoryLog};
 use crate::memory_world::{Asking, InFlight, Lane, Member, World};
 use crate::{Commit, CommitError, Error, Event, Recovered, Recovery, Source};
@@ -49,6 +50,7 @@ impl MemorySource {
             let event = member.events.pop_front()?;
             match &event {
                 Event::Assigned(assigned) => {
+                    member.was_assigned = true;
                     for one in assigned {
                         member.leases.insert(one.topic_partition.clone());
                         member.reading.insert(one.topic_partition.clone(), Lane { next: one.start.get() });
@@ -321,6 +323,24 @@ impl Source for MemorySource {
         self.log.end_offset(topic_partition)
     }
 
+    async fn is_exhausted(&self) -> Result<bool, Error> {
+        let world = self.log.lock();
+        let Some(member) = world.members.get(&self.id) else { return Ok(false) };
+        let Some(group) = world.groups.get(&member.group).filter(|group| group.bounds.until_end) else {
+            return Ok(false);
+        };
+        let was_assigned = member.was_assigned || member.joined.elapsed() >= ASSIGNMENT_GRACE;
+        let Some(look) = member.first_look.as_deref().filter(|_| was_assigned) else { return Ok(false) };
+        let is_done = |(lane, until): (&TopicPartition, &Offset)| {
+            let log = world.partitions.get(lane);
+            match group.committed.get(lane) {
+                Some((at, _)) => at >= until && log.is_some_and(|log| at.get() <= log.end),
+                None => log.is_some_and(|log| until.get() <= log.begin),
+            }
+        };
+        Ok(look.ends.iter().all(is_done))
+    }
+
     async fn rejoin(&self) {
         self.log.leave(self.id, true);
     }
@@ -335,6 +355,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bounds::Bounds;
     use crate::conformance::{self, World as TestWorld};
     use crate::keys::Subscription;
 
@@ -359,6 +380,11 @@ mod tests {
             let source = self.log.join(group, Subscription::Topics(vec![topic.to_owned()]));
             self.joined.push((group.to_owned(), source.id()));
             Box::new(source)
+        }
+
+        async fn join_within(&mut self, group: &str, read: Subscription, bounds: Bounds) -> Box<dyn Source> {
+            self.log.set_bounds(group, bounds);
+            Box::new(self.log.join(group, read))
         }
 
         async fn fence(&mut self, group: &str) -> bool {

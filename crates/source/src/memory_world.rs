@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use model::{Headers, METADATA_BYTES_MAX, Offset, TopicPartition};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use crate::bounds::{Bounds, FirstLook};
 use crate::keys::Subscription;
 use crate::memory::{Faults, Happening, MemberId, Observer};
 use crate::memory_group::Protocol;
@@ -47,6 +49,7 @@ pub(crate) struct Partition {
 #[derive(Default)]
 pub(crate) struct Group {
     pub(crate) protocol: Protocol,
+    pub(crate) bounds: Bounds,
     pub(crate) generation: u64,
     pub(crate) members: BTreeSet<MemberId>,
     pub(crate) owners: BTreeMap<TopicPartition, MemberId>,
@@ -76,6 +79,10 @@ pub(crate) struct Member {
     /// Another member has taken its instance id.
     pub(crate) is_replaced: bool,
     pub(crate) recovery: Option<Arc<dyn Recovery>>,
+    /// What was there when it joined first, where its group asks for that.
+    pub(crate) first_look: Option<Arc<FirstLook>>,
+    pub(crate) joined: Instant,
+    pub(crate) was_assigned: bool,
     pub(crate) asking: Asking,
     pub(crate) questions: u64,
     /// What it was told to let go of and has not yet.
@@ -130,6 +137,17 @@ impl World {
                 member.send(Event::Revoked { partitions, lost: true, ack });
             }
         }
+    }
+
+    /// What a member sees that joins `group` now.
+    pub(crate) fn first_look(&self, group: &str, subscription: &Subscription) -> FirstLook {
+        let is_read = |lane: &TopicPartition| matches(subscription, &lane.topic) && !subscription.leaves_out(lane);
+        let read = self.partitions.iter().filter(|(lane, _)| is_read(lane));
+        let committed = self.groups.get(group).map(|group| &group.committed);
+        let end = |log: &Partition| Offset::new(log.end).unwrap_or(Offset::ZERO);
+        let ends: BTreeMap<_, _> = read.map(|(lane, log)| (lane.clone(), end(log))).collect();
+        let is_known = ends.keys().any(|lane| committed.is_some_and(|committed| committed.contains_key(lane)));
+        FirstLook { ends, is_known }
     }
 
     pub(crate) fn wake_readers(&self, lane: &TopicPartition) {
@@ -292,6 +310,9 @@ impl Member {
             instance: None,
             is_replaced: false,
             recovery: None,
+            first_look: None,
+            joined: Instant::now(),
+            was_assigned: false,
             asking: Asking::Nothing,
             questions: 0,
             giving_up: BTreeSet::new(),
@@ -355,6 +376,7 @@ impl Member {
 pub(crate) fn matches(subscription: &Subscription, topic: &str) -> bool {
     match subscription {
         Subscription::Topics(topics) => topics.iter().any(|one| one == topic),
+        Subscription::Partitions(_) => subscription.topics().contains(topic),
         Subscription::Regex(regex) => {
             regex::Regex::new(&format!("^(?:{regex})$")).is_ok_and(|regex| regex.is_match(topic))
         }

@@ -19,7 +19,7 @@ mod data;
 #[cfg(test)]
 pub(crate) mod mock;
 pub(crate) use ask::{Ends, Look, Point};
-pub(crate) use data::{List, Message};
+pub(crate) use data::{Entry, List, Message};
 use data::{c_text, owned_text};
 
 use crate::protocol::is_missing;
@@ -32,6 +32,9 @@ const BYTES_PER_CALL_MAX: usize = 16 << 20;
 /// Most messages that librdkafka moves out of the queue at once. What it has moved does not count against
 /// `queued.max.messages.kbytes` any more: without a bound it would fetch as much again at each call, whatever is put back.
 pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1_024;
+
+/// The end of a log, whatever its number is when it is asked for.
+pub(crate) const OFFSET_END: i64 = c::RD_KAFKA_OFFSET_END as i64;
 
 fn millis(duration: Duration) -> c_int {
     c_int::try_from(duration.as_millis()).unwrap_or(c_int::MAX)

@@ -15,9 +15,10 @@ use crate::native::{List, Native, Notice};
 use crate::park::{pause, wait};
 use crate::protocol::{self, Protocol};
 use crate::starts::{Starts, Stopped};
-use crate::{Ack, Error, Event, Subscription};
+use crate::{Ack, Error, Event};
 
 mod adrift;
+mod bounds;
 mod orphans;
 
 /// How long one call collects messages: the most that a lone record waits, and a rebalance too.
@@ -73,6 +74,8 @@ pub(crate) struct Poll {
     may_fall_back: bool,
     /// When it was last asked why nothing is assigned.
     asked: Instant,
+    /// When it was last tried to see what is there.
+    looked_first: Option<Instant>,
     /// Since when another static member has our name.
     unreleased_since: Option<Instant>,
     /// When this consumer was replaced because the group did not understand it.
@@ -102,6 +105,7 @@ impl Poll {
             protocol,
             may_fall_back,
             asked: Instant::now(),
+            looked_first: None,
             unreleased_since: None,
             revived: None,
             adrift: adrift::Adrift::default(),
@@ -132,6 +136,7 @@ impl Poll {
             std::thread::park_timeout(FULL_WAIT);
             return Flow::Continue;
         };
+        self.look_first(&native);
         // Before the main queue is emptied: what came there so far is older than what comes the short way from now on.
         self.adrift.forward(&native);
         let reads = !self.is_over && !self.shared.inbox.is_full();
@@ -251,6 +256,8 @@ impl Poll {
         if let Err(error) = native.assign(&list) {
             self.fail(Error::Unavailable(format!("could not take the assignment: {error}")));
         }
+        self.leave_out(native, &list);
+        self.shared.was_assigned.store(true, Ordering::SeqCst);
         Flow::Continue
     }
 
@@ -470,10 +477,10 @@ impl Poll {
             return;
         }
         self.looks_for_topics = Instant::now() + NO_TOPIC_INTERVAL;
-        let Subscription::Topics(wanted) = &self.shared.config.subscription else { return };
+        let wanted = self.shared.config.subscription.topics();
         let lanes = &self.collector.lanes.all;
         let is_here = |topic: &str| lanes.iter().any(|lane| &*lane.topic_partition.topic == topic);
-        let absent: BTreeSet<String> = wanted.iter().filter(|topic| !is_here(topic)).cloned().collect();
+        let absent: BTreeSet<String> = wanted.into_iter().filter(|topic| !is_here(topic)).collect();
         let is_missing = |topics: &BTreeSet<String>| {
             let answer = native.topic_ids(topics, ASK_TIMEOUT);
             matches!(answer, Ok((_, Some(code))) if trouble(code) == Trouble::NoTopic)

@@ -7,18 +7,22 @@ use std::time::{Duration, Instant};
 
 use model::{Offset, TopicPartition};
 
+use crate::bounds::{FirstLook, NoRecord, StartAt, Starting};
 use crate::code::{Code, Trouble, fatal, trouble};
+use crate::group::lanes_of;
 use crate::kafka::Shared;
 use crate::keys::DataLoss;
 use crate::lost::{Known, Lost, Reset};
-use crate::native::{Ends, List, Native, Point};
+use crate::native::{Ends, Entry, List, Native, OFFSET_END, Point};
 use crate::park::wait;
 use crate::topic_id::unstamped;
-use crate::{Assigned, Error, Recovered};
+use crate::{Assigned, Error, MovedBack, Recovered};
 
 /// Time for one request to the broker inside a rebalance, and the pause before it is tried again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// A topic that is not there when a source starts may just be on its way.
+const NO_TOPIC_GRACE: Duration = Duration::from_secs(5);
 /// How long all logs are asked for in one request: a topic may be assigned before every broker has heard of it, and
 /// leaders move.
 const TOGETHER_PATIENCE: Duration = Duration::from_secs(5);
@@ -66,28 +70,41 @@ pub(crate) struct Starts<'a> {
 
 /// What is known of a topic-partition before its log is looked at.
 struct Candidate {
+    /// Its place in the assignment.
+    place: usize,
     lane: TopicPartition,
     known: Option<(Offset, String, Known)>,
+    /// The authority said it.
+    is_authoritative: bool,
     /// The id of the topic that its offset was committed for, and the id that the topic with its name has now, when they
     /// differ.
     other_topic: Option<(String, String)>,
 }
 
 impl Starts<'_> {
-    /// Puts start offsets into `list`.
+    /// Puts start offsets into `list`. What the subscription leaves out is not in the answer.
     pub(crate) fn find(&self, list: &mut List) -> Result<Vec<Assigned>, Stopped> {
         if list.is_empty() {
             return Ok(Vec::new());
         }
+        if self.shared.config.bounds.looks_first() && self.shared.first_look.get().is_none() {
+            self.patiently("could not read where logs end", || self.look_first(REQUEST_TIMEOUT))?;
+        }
+        if let Some(error) = self.missing_topics() {
+            return Err(Stopped::Failed(error));
+        }
         let candidates = self.candidates(list)?;
+        let places: Vec<usize> = candidates.iter().map(|candidate| candidate.place).collect();
         let lanes: Vec<TopicPartition> = candidates.iter().map(|candidate| candidate.lane.clone()).collect();
         let logs = self.logs(&lanes)?;
         let mut assigned = Vec::with_capacity(lanes.len());
-        let (mut adrift, mut lost_ones) = (Vec::new(), HashMap::new());
+        let (mut adrift, mut lost_ones, mut new) = (Vec::new(), HashMap::new(), Vec::new());
         for (index, (candidate, log)) in candidates.into_iter().zip(&logs).enumerate() {
-            let Candidate { lane: topic_partition, known, other_topic } = candidate;
-            let mut one = Assigned { topic_partition, start: Offset::ZERO, metadata: String::new(), committed: false };
+            let Candidate { lane: topic_partition, known, is_authoritative, other_topic, .. } = candidate;
+            let (start, metadata) = (Offset::ZERO, String::new());
+            let mut one = Assigned { topic_partition, start, until: None, metadata, committed: false };
             match known {
+                None if self.shared.config.bounds.starting.is_some() => new.push(index),
                 None => adrift.push(index),
                 Some((at, metadata, known)) => {
                     // A log that cannot be looked at now is read from there: if it is lost, that is heard then.
@@ -99,7 +116,7 @@ impl Starts<'_> {
                         None => (one.start, one.metadata, one.committed) = (at, metadata, known == Known::Committed),
                         Some(lost) => {
                             self.may_lose(&lost, &metadata)?;
-                            lost_ones.insert(index, (lost, metadata));
+                            lost_ones.insert(index, (lost, metadata, is_authoritative));
                             adrift.push(index);
                         }
                     }
@@ -107,16 +124,142 @@ impl Starts<'_> {
             }
             assigned.push(one);
         }
+        let (mut reads_from, mut moves) = (HashMap::new(), Vec::new());
         for (index, start) in adrift.iter().zip(self.resets(&adrift, &lanes, &logs)?) {
-            if let Some((lost, metadata)) = lost_ones.get(index) {
-                lost.warn(self.shared.config.group(), start, metadata);
+            assigned[*index].start = start;
+            let Some((lost, metadata, is_authoritative)) = lost_ones.get(index) else { continue };
+            lost.warn(self.shared.config.group(), start, metadata);
+            let topic_partition = lost.lane.clone();
+            if *is_authoritative && start > lost.at {
+                assigned[*index].start = lost.at;
+                reads_from.insert(topic_partition, start);
+            } else if *is_authoritative {
+                moves.push(MovedBack { topic_partition, from: lost.at, to: start });
             }
+        }
+        self.move_back(&moves)?;
+        for (index, start) in new.iter().zip(self.beginnings(&new, &lanes, &logs)?) {
             assigned[*index].start = start;
         }
-        for (index, one) in assigned.iter().enumerate() {
-            list.set_offset(index, one.start.get());
+        for place in 0..list.entries().len() {
+            list.set_offset(place, OFFSET_END);
+        }
+        for (one, place) in assigned.iter_mut().zip(places) {
+            one.until = self.shared.until(&one.topic_partition, one.start);
+            list.set_offset(place, reads_from.get(&one.topic_partition).unwrap_or(&one.start).get());
         }
         Ok(assigned)
+    }
+
+    /// Tells the authority that lanes go on before where it said.
+    pub(crate) fn move_back(&self, moves: &[MovedBack]) -> Result<(), Stopped> {
+        match &self.shared.config.recovery {
+            Some(recovery) if !moves.is_empty() => self.in_runtime(recovery.move_back(moves), "moving it back"),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Tells the authority, if there is one, where `lanes` of other logs than before start.
+    pub(crate) fn take_back(&self, lanes: &[Assigned], ids: &BTreeMap<String, String>) -> Result<(), Stopped> {
+        if !self.shared.config.recovery.as_ref().is_some_and(|recovery| recovery.is_authority()) {
+            return Ok(());
+        }
+        let names: Vec<TopicPartition> = lanes.iter().map(|one| one.topic_partition.clone()).collect();
+        let known = self.recover(&names, ids)?;
+        let moved = lanes.iter().filter_map(|one| {
+            let from = known.get(&one.topic_partition)?.start;
+            let (topic_partition, to) = (one.topic_partition.clone(), one.start);
+            (to < from).then_some(MovedBack { topic_partition, from, to })
+        });
+        self.move_back(&moved.collect::<Vec<_>>())
+    }
+
+    /// Looks, once for a source, at what is there: the ends of logs, and whether any of them was read before.
+    pub(crate) fn look_first(&self, timeout: Duration) -> Result<(), Code> {
+        let subscription = &self.shared.config.subscription;
+        let topics = self.native.topics(timeout)?;
+        let is_missing = subscription.topics().iter().any(|topic| !topics.contains_key(topic));
+        if is_missing && self.shared.started.elapsed() < NO_TOPIC_GRACE {
+            return Err(Code::NO_TOPIC);
+        }
+        // The pattern was understood when the source was made.
+        let lanes = lanes_of(subscription, &topics).unwrap_or_default();
+        let mut list = List::of(&lanes);
+        let mut is_known = false;
+        if !lanes.is_empty() {
+            self.native.committed(&mut list, timeout)?;
+            for entry in list.entries() {
+                entry.code.result()?;
+                is_known |= entry.offset >= 0;
+            }
+        }
+        let ends = self.native.points(&lanes, Point::VisibleEnd, timeout)?;
+        let ends =
+            lanes.into_iter().zip(ends.into_iter().map(|end| Offset::new(end).unwrap_or(Offset::ZERO))).collect();
+        // A task that starts again in this process makes another source.
+        let _ = self.shared.first_look.set(FirstLook { ends, is_known });
+        Ok(())
+    }
+
+    /// Whether a source that ends should read topics that were not there: they were misspelt, most likely.
+    pub(crate) fn missing_topics(&self) -> Option<Error> {
+        let look = self.shared.first_look.get().filter(|_| self.shared.config.bounds.until_end)?;
+        let mut missing = self.shared.config.subscription.topics();
+        missing.retain(|topic| !look.ends.keys().any(|lane| *lane.topic == **topic));
+        let missing = missing.into_iter().next()?;
+        let group = self.shared.config.group();
+        Some(Error::Denied(format!("the topic {missing} of consumer group {group} does not exist or cannot be seen")))
+    }
+
+    /// Where [`Starting`] says that those of `lanes` with these indexes begin.
+    fn beginnings(&self, indexes: &[usize], lanes: &[TopicPartition], logs: &[Log]) -> Result<Vec<Offset>, Stopped> {
+        let Some(starting) = &self.shared.config.bounds.starting else { return Ok(Vec::new()) };
+        let mut starts = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            starts.push(match (self.start_at(starting, &lanes[*index]), logs[*index]) {
+                // A topic that is gone has nothing to read; if it comes back, it begins at 0.
+                (_, Log::Missing) => Offset::ZERO,
+                (_, Log::Unknown(code)) => {
+                    let what = format!("could not read where the log of {} begins and ends", lanes[*index]);
+                    return Err(Stopped::Failed(Error::Unavailable(format!("{what}: {code}"))));
+                }
+                (StartAt::Earliest, Log::Holds(ends)) => Offset::new(ends.begin).unwrap_or(Offset::ZERO),
+                (StartAt::Offset(at), Log::Holds(_)) => at,
+                (StartAt::Latest, Log::Holds(_)) => self.end_of(&lanes[*index])?,
+                (StartAt::Time(ms), Log::Holds(ends)) => self.at_time(starting, &lanes[*index], ms, ends)?,
+            });
+        }
+        Ok(starts)
+    }
+
+    /// Where `lane` begins, given what the first look says.
+    fn start_at(&self, starting: &Starting, lane: &TopicPartition) -> StartAt {
+        let is_newcomer = self.shared.first_look.get().is_some_and(|look| look.is_newcomer(lane));
+        match starting.of(lane) {
+            StartAt::Latest if is_newcomer => StartAt::Earliest,
+            at => at,
+        }
+    }
+
+    fn end_of(&self, lane: &TopicPartition) -> Result<Offset, Stopped> {
+        let lanes = std::slice::from_ref(lane);
+        let ask = || self.native.points(lanes, Point::VisibleEnd, REQUEST_TIMEOUT);
+        let ends = self.patiently("could not read where logs end", ask)?;
+        Ok(ends.first().copied().and_then(Offset::new).unwrap_or(Offset::ZERO))
+    }
+
+    /// The first record of `lane` with the time `ms` or a later one.
+    fn at_time(&self, starting: &Starting, lane: &TopicPartition, ms: i64, ends: Ends) -> Result<Offset, Stopped> {
+        let ask = || self.native.at_time(lane, ms, REQUEST_TIMEOUT);
+        let found = self.patiently("could not look for records by their time", ask)?.and_then(Offset::new);
+        match (found, starting.no_record) {
+            (Some(offset), _) => Ok(offset),
+            (None, NoRecord::Fail) if ends.begin < ends.end => Err(Stopped::Failed(Error::OffsetLost(format!(
+                "{lane} has no record with the time {ms} ms or a later one to start at; set \
+                 startingOffsetsByTimestampStrategy=latest to start at its end, or another time",
+            )))),
+            (None, NoRecord::Fail | NoRecord::Latest) => self.end_of(lane),
+        }
     }
 
     /// Whether reading may go on elsewhere: an error if not.
@@ -138,20 +281,26 @@ impl Starts<'_> {
                 None => Ok(entries),
             }
         })?;
-        let lanes: Vec<TopicPartition> = entries.iter().map(|entry| entry.topic_partition.clone()).collect();
+        let subscription = &self.shared.config.subscription;
+        let is_read = |entry: &Entry| !subscription.leaves_out(&entry.topic_partition);
+        let entries: Vec<(usize, Entry)> =
+            entries.into_iter().enumerate().filter(|(_, entry)| is_read(entry)).collect();
+        let lanes: Vec<TopicPartition> = entries.iter().map(|(_, entry)| entry.topic_partition.clone()).collect();
         let authority = self.shared.config.recovery.clone().filter(|recovery| recovery.is_authority());
-        let asked = entries.iter().filter(|entry| entry.offset < 0 || authority.is_some());
-        let unknown = asked.map(|entry| entry.topic_partition.clone());
+        let asked = entries.iter().filter(|(_, entry)| entry.offset < 0 || authority.is_some());
+        let unknown = asked.map(|(_, entry)| entry.topic_partition.clone());
         let unknown: Vec<TopicPartition> = unknown.collect();
         let topic_ids = self.topic_ids(&lanes, !unknown.is_empty() && self.shared.config.recovery.is_some())?;
         self.shared.note_topic_ids(&lanes, &topic_ids);
         let mut recovered = self.recover(&unknown, &topic_ids)?;
         let mut candidates = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for (place, entry) in entries {
             let lane = entry.topic_partition;
             let (mut metadata, written_for) = unstamped(&entry.metadata);
             let other_topic = written_for.zip(topic_ids.get(&*lane.topic).cloned()).filter(|(then, now)| then != now);
-            let known = match (Offset::new(entry.offset), recovered.remove(&lane)) {
+            let found = recovered.remove(&lane);
+            let is_authoritative = found.is_some() && authority.is_some();
+            let known = match (Offset::new(entry.offset), found) {
                 (Some(offset), Some(found)) if offset == found.start => {
                     Some((offset, found.metadata, Known::Committed))
                 }
@@ -163,9 +312,12 @@ impl Starts<'_> {
                     }
                     Some((offset, metadata, Known::Committed))
                 }
-                (None, None) => None,
+                (None, None) => match self.shared.config.bounds.starting.as_ref().map(|starting| starting.of(&lane)) {
+                    Some(StartAt::Offset(offset)) => Some((offset, String::new(), Known::Configured)),
+                    Some(StartAt::Earliest | StartAt::Latest | StartAt::Time(_)) | None => None,
+                },
             };
-            candidates.push(Candidate { lane, known, other_topic });
+            candidates.push(Candidate { place, lane, known, is_authoritative, other_topic });
         }
         Ok(candidates)
     }
@@ -176,36 +328,35 @@ impl Starts<'_> {
         lanes: &[TopicPartition],
         topic_ids: &BTreeMap<String, String>,
     ) -> Result<HashMap<TopicPartition, Recovered>, Stopped> {
-        let (Some(recovery), Some(runtime)) = (&self.shared.config.recovery, &self.shared.runtime) else {
+        let Some(recovery) = self.shared.config.recovery.as_ref().filter(|_| !lanes.is_empty()) else {
             return Ok(HashMap::new());
         };
-        if lanes.is_empty() {
-            return Ok(HashMap::new());
-        }
         let group = self.shared.config.group();
-        let _entered = runtime.enter();
-        let stop = || {
-            self.native.still_here();
-            self.shared.has_command()
-        };
-        let timeout = self.shared.config.within_poll_interval(self.shared.config.recovery_timeout);
-        let found = match wait(recovery.recover(lanes, topic_ids), timeout, stop) {
-            Some(Ok(found)) => found,
-            Some(Err(error)) => return Err(Stopped::Failed(error)),
-            None if self.shared.has_command() => return Err(Stopped::Command),
-            None => {
-                return Err(Stopped::Failed(Error::Unavailable(format!(
-                    "consumer group {group} has no committed offset for {} topic-partitions, and looking for their \
-                     newest objects took longer than {timeout:?}",
-                    lanes.len(),
-                ))));
-            }
-        };
+        let found = self.in_runtime(recovery.recover(lanes, topic_ids), "looking for the newest objects")?;
         for one in &found {
             let (lane, start) = (&one.topic_partition, one.start);
             tracing::info!(group, %lane, %start, "no committed offset, going on after the newest object");
         }
         Ok(found.into_iter().map(|one| (one.topic_partition.clone(), one)).collect())
+    }
+
+    /// Waits for `work`, which is done where the recovery runs; `what` says what it is.
+    fn in_runtime<T>(&self, work: impl Future<Output = Result<T, Error>>, what: &str) -> Result<T, Stopped> {
+        let _entered = self.shared.runtime.as_ref().map(tokio::runtime::Handle::enter);
+        let stop = || {
+            self.native.still_here();
+            self.shared.has_command()
+        };
+        let timeout = self.shared.config.within_poll_interval(self.shared.config.recovery_timeout);
+        match wait(work, timeout, stop) {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(error)) => Err(Stopped::Failed(error)),
+            None if self.shared.has_command() => Err(Stopped::Command),
+            None => Err(Stopped::Failed(Error::Unavailable(format!(
+                "consumer group {} has not the offsets to go on from, and {what} took longer than {timeout:?}",
+                self.shared.config.group(),
+            )))),
+        }
     }
 
     /// The ids of the topics of `lanes`, as far as the broker tells them: an old one has none. Without an answer there

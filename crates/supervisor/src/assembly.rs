@@ -91,7 +91,11 @@ pub trait Assembly: Send + Sync + 'static {
     /// stay unresolved.
     fn task_configs(&self, config: &Config) -> Vec<Config>;
 
-    /// Runs one task until `control` says stop, then ends well; or fails. Dropping the future is a crash of the task.
+    /// Whether tasks of `config` end by themselves.
+    fn ends(&self, config: &Config) -> bool;
+
+    /// Runs one task until `control` says stop, then ends well; or until it is at its end, which it reports as
+    /// [`pipeline::Doing::Finished`]; or fails. Dropping the future is a crash of the task.
     async fn run_task(&self, task: TaskId, config: Config, control: Control) -> Result<(), TaskFailure>;
 
     /// The offsets that the consumer group of connector `name` has committed, topic-partitions without one left out.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use model::Config;
 use pipeline::Wanted;
 
-use crate::task::RunningTask;
+use crate::task::{Ended, RunningTask};
 use crate::{ConnectorInfo, ConnectorStatus, Placed, PluginInfo, Role, State, TargetState, TaskStatus};
 
 /// The place of one name. Operations hold `operations` one after the other, also across waiting; everybody may look at
@@ -51,6 +51,24 @@ impl Connector {
         }
     }
 
+    /// Whether it is at its end, and has not failed before.
+    fn is_finished(&self) -> bool {
+        !self.tasks.is_empty() && self.tasks.iter().all(|task| task.end() == Some(Ended::Finished))
+    }
+
+    /// How its tasks ended, when all did: well, or with the trace of one that failed. One that was stopped has none.
+    pub(crate) fn end(&self) -> Option<Result<(), String>> {
+        if let Some(trace) = &self.trace {
+            return Some(Err(trace.clone()));
+        }
+        let ends: Option<Vec<Ended>> = self.tasks.iter().map(|task| task.end()).collect();
+        let failed = |ended| match ended {
+            Ended::Failed(trace) => Some(trace),
+            Ended::Finished | Ended::Stopped => None,
+        };
+        ends.map(|ends| ends.into_iter().find_map(failed).map_or(Ok(()), Err))
+    }
+
     pub(crate) fn role(&self) -> &'static str {
         self.plugin.as_ref().map_or("unknown", |plugin| match plugin.role {
             Role::Sink => Role::Sink.as_str(),
@@ -71,6 +89,7 @@ impl Connector {
         let state = match (self.trace.is_some(), self.target) {
             (true, TargetState::Running | TargetState::Paused) => State::Failed,
             (_, TargetState::Stopped) => State::Stopped,
+            (false, TargetState::Running | TargetState::Paused) if self.is_finished() => State::Stopped,
             (false, TargetState::Paused) => State::Paused,
             (false, TargetState::Running) => State::Running,
         };

@@ -35,7 +35,7 @@ const PREDICATES: Key = Key::new("predicates", Kind::List, "Aliases for the pred
     .group("Predicates", 13)
     .shown(Width::Long, "Predicates");
 /// What its tasks do: `run` (the default), `fail`, `unavailable` (fail on something transient), `flaky:N` (so N times, then
-/// run), `lasts:MS` (run so many milliseconds, then so), `panic`, `end` (without being asked), `ignore` (never stop),
+/// run), `lasts:MS` (run so many milliseconds, then so), `finish` (after a second), `panic`, `end` (without being asked), `ignore` (never stop),
 /// `explode` (panic when validated).
 const FAKE_TASK: Key = Key::new("fake.task", Kind::String, "What the tasks do.").default("run").group("", -1).ours();
 const OWN: &[Key] = &[FILE, FAKE_TASK];
@@ -132,6 +132,10 @@ impl Assembly for FakeAssembly {
         vec![task; count]
     }
 
+    fn ends(&self, config: &Config) -> bool {
+        config.get("fake.task").is_some_and(|task| task == "finish" || task == "fail")
+    }
+
     async fn run_task(&self, task: TaskId, config: Config, mut control: Control) -> Result<(), TaskFailure> {
         self.started_count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let is_first = self.running.lock().expect("no code panics while it holds this lock").insert(task.clone());
@@ -144,6 +148,12 @@ impl Assembly for FakeAssembly {
             Some("unavailable") => return Err(unavailable(&task)),
             Some("panic") => panic!("{task} lost its head"),
             Some("end") => return Ok(()),
+            Some("finish") => {
+                control.report(Doing::Running);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                control.report(Doing::Finished);
+                return Ok(());
+            }
             Some("ignore") => std::future::pending::<()>().await,
             Some(_) | None => {}
         }

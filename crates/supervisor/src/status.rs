@@ -24,7 +24,7 @@ pub enum State {
     Running,
     /// It was paused.
     Paused,
-    /// The connector was stopped; tasks are never shown in this state.
+    /// The connector was stopped, and then has no tasks; or it is at its end, and so are all its tasks.
     Stopped,
     /// It failed; there is a trace.
     Failed,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::{Config, Key};
 use pipeline::Wanted;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, warn};
 
 use crate::connector::{Connector, Slot};
@@ -19,6 +19,9 @@ use crate::{
     Assembly, ConnectorInfo, ConnectorStatus, Error, Metrics, PluginInfo, Put, Restart, StateStore, Submitted,
     TargetState, TaskInfo, TaskStatus, Validation,
 };
+
+/// How often it is looked whether all connectors are at their end.
+const END_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Answers the caller of an operation.
 type Reply<T> = Box<dyn FnOnce(Result<T, Error>) + Send>;
@@ -203,6 +206,33 @@ impl Supervisor {
     pub fn tasks(&self, name: &str) -> Result<Vec<TaskInfo>, Error> {
         let info = |task: &Arc<RunningTask>| TaskInfo { id: task.id.clone(), config: task.config.clone() };
         self.look(name, |connector| connector.tasks.iter().map(info).collect()).ok_or_else(|| connector_not_found(name))
+    }
+
+    /// Waits until every connector is at its end: `Ok` when all that had to do something finished it, else the trace of one
+    /// that failed. Goes on for ever while there is no connector, or one that does not end by itself.
+    pub async fn ended(&self) -> Result<(), String> {
+        loop {
+            if let Some(ended) = self.end_now() {
+                return ended;
+            }
+            sleep(END_LOOK_INTERVAL).await;
+        }
+    }
+
+    fn end_now(&self) -> Option<Result<(), String>> {
+        let ends = self.all(|name, connector| {
+            let ends = match connector.target {
+                // It neither runs nor has failed.
+                TargetState::Stopped => return Some(None),
+                TargetState::Paused => false,
+                TargetState::Running => self.inner.assembly.ends(&connector.config),
+            };
+            let end = connector.end().filter(|_| ends)?;
+            Some(Some(end.map_err(|trace| format!("connector {name} failed: {trace}"))))
+        });
+        let ends: Vec<Result<(), String>> =
+            ends.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
+        (!ends.is_empty()).then(|| ends.into_iter().collect())
     }
 
     /// Stops all tasks of all connectors side by side and refuses every operation from now on. Tasks that have not closed

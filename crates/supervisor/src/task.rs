@@ -27,6 +27,8 @@ enum Phase {
     Waits { failure: TaskFailure, restart: u32, until: Instant },
     /// It ended as it was asked to.
     Stopped,
+    /// It ended by itself: everything is done that there was to do when it started.
+    Finished,
     /// It did not answer to stop in time.
     Aborted,
     /// It failed for good, panicked, or ended though nobody asked.
@@ -37,9 +39,18 @@ impl Phase {
     fn is_over(&self) -> bool {
         match self {
             Phase::Runs | Phase::Waits { .. } => false,
-            Phase::Stopped | Phase::Aborted | Phase::Failed(_) => true,
+            Phase::Stopped | Phase::Finished | Phase::Aborted | Phase::Failed(_) => true,
         }
     }
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Finished,
+    Stopped,
+    /// With this trace.
+    Failed(String),
 }
 
 /// What is asked of the task, and the attempt that hears it.
@@ -99,6 +110,7 @@ impl RunningTask {
         match &*self.shared.phase.borrow() {
             Phase::Failed(failure) => (State::Failed, Some(failure.trace.clone())),
             Phase::Stopped | Phase::Aborted => (State::Unassigned, None),
+            Phase::Finished => (State::Stopped, None),
             Phase::Waits { failure, restart, until } => {
                 let wait = until.saturating_duration_since(Instant::now()).as_secs_f64();
                 let trace =
@@ -109,7 +121,18 @@ impl RunningTask {
                 None | Some(Doing::Starting) => (State::Unassigned, None),
                 Some(Doing::Running) => (State::Running, None),
                 Some(Doing::Paused) => (State::Paused, None),
+                Some(Doing::Finished) => (State::Stopped, None),
             },
+        }
+    }
+
+    /// How it ended: `None` while it goes on, or waits to be started again.
+    pub(crate) fn end(&self) -> Option<Ended> {
+        match &*self.shared.phase.borrow() {
+            Phase::Runs | Phase::Waits { .. } => None,
+            Phase::Failed(failure) => Some(Ended::Failed(failure.trace.clone())),
+            Phase::Finished => Some(Ended::Finished),
+            Phase::Stopped | Phase::Aborted => Some(Ended::Stopped),
         }
     }
 
@@ -171,8 +194,13 @@ impl Watcher {
         let last = loop {
             let Some(run) = self.begin() else { break Phase::Stopped };
             let began = Instant::now();
-            let ended = outcome_of(run.await, self.shared.is_stopping());
+            let result = run.await;
             let attempt = self.shared.line().attempt.take();
+            let is_finished = attempt.as_ref().is_some_and(|(steering, _)| steering.doing() == Doing::Finished);
+            let ended = match result {
+                Ok(Ok(())) if is_finished => Phase::Finished,
+                result => outcome_of(result, self.shared.is_stopping()),
+            };
             let failure = match ended {
                 Phase::Failed(failure) if failure.transient && !self.shared.is_stopping() => failure,
                 over => break over,
@@ -274,6 +302,7 @@ fn report(id: &TaskId, last: &Phase) {
     match last {
         Phase::Runs | Phase::Waits { .. } => {}
         Phase::Stopped => info!(task = %id, "task stopped"),
+        Phase::Finished => info!(task = %id, "task finished"),
         Phase::Aborted => warn!(task = %id, "task aborted"),
         Phase::Failed(failure) => {
             error!(task = %id, transient = failure.transient, error = %failure.trace, "task failed, restart it over REST when the cause is gone");

@@ -205,3 +205,37 @@ async fn a_pause_while_it_waits_holds_when_it_runs_again() {
     world.reaches(Running).await;
     assert_eq!((world.assembly.started_count(), world.restarts()), (2, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connector_whose_tasks_have_finished_is_stopped_and_can_be_run_again() {
+    let world = World::new().await;
+    world.put("finish", &[]).await;
+    world.reaches(Running).await;
+    let begin = Instant::now();
+    assert_eq!(world.supervisor.ended().await, Ok(()));
+    assert!(begin.elapsed() <= Duration::from_millis(1_200), "{:?}", begin.elapsed());
+    let state = || world.supervisor.status("a").unwrap().connector.state;
+    assert_eq!((world.task().placed.state, state()), (Stopped, Stopped));
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!((world.assembly.started_count(), world.restarts()), (1, 0));
+    let all = Restart { include_tasks: true, only_failed: false };
+    world.supervisor.restart("a", all).await.unwrap();
+    world.reaches(Running).await;
+    assert_eq!(state(), Running);
+    world.reaches(Stopped).await;
+    assert_eq!(world.assembly.started_count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_all_connectors_tells_of_one_that_failed_and_never_comes_while_one_goes_on() {
+    let world = World::new().await;
+    let never =
+        async |world: &World| tokio::time::timeout(Duration::from_secs(3_600), world.supervisor.ended()).await.is_err();
+    assert!(never(&world).await, "there is no connector");
+    world.put("run", &[]).await;
+    assert!(never(&world).await, "it does not end");
+    world.put("panic", &[]).await;
+    assert!(never(&world).await, "it has failed, and would not have ended by itself");
+    world.put("fail", &[]).await;
+    assert_eq!(world.supervisor.ended().await, Err("connector a failed: a-0 failed: no such file".to_owned()));
+}

@@ -33,6 +33,12 @@ def rows(store, place):
     return [json.loads(json.dumps(row, default=str)) for row in table.to_pylist()]
 
 
+def columns(store, place):
+    """The type of each column, as the log has it."""
+    schema = json.loads(open_table(store, place).schema().to_json())
+    return {field["name"]: field["type"] for field in schema["fields"]}
+
+
 def positions(store, place, apps):
     """How far each application got."""
     table = open_table(store, place)
@@ -101,14 +107,24 @@ def append(store, place, rows):
     return table.version()
 
 
-def history(store, place):
-    """The operation of each version, the oldest first."""
-    entries = open_table(store, place).history()
-    return [entry["operation"] for entry in sorted(entries, key=lambda entry: entry["version"])]
-
-
 def numbers_at(store, place, column, version):
     """The numbers of a column at a version, in order."""
     table = open_table(store, place)
     table.load_as_version(version)
     return sorted(number for number in table.to_pyarrow_table(columns=[column])[column].to_pylist() if number is not None)
+
+
+def written_by(store, place, rows, txns):
+    """A table of delta-rs whose last commit says how far these applications are, as kafka-delta-ingest does."""
+    import pyarrow as pa
+    from deltalake import CommitProperties, Transaction, write_deltalake
+
+    types = {"sepal_length": pa.float32(), "prediction": pa.int32()}
+    data = pa.Table.from_pylist(rows, schema=pa.schema(list(types.items())))
+    said = CommitProperties(app_transactions=[Transaction(app, version) for app, version in txns.items()])
+    write_deltalake(place, data, mode="append", storage_options=options(store), commit_properties=said)
+    return open_table(store, place).version()
+
+
+def history(store, place):
+    return open_table(store, place).history()

@@ -1,8 +1,5 @@
 # Reads Parquet files back, with pyarrow and with DuckDB.
-import datetime
-import decimal
 import io
-import math
 import pathlib
 import tempfile
 
@@ -80,28 +77,3 @@ def without_nanoseconds(table):
             column = table.column(number).cast(pyarrow.timestamp("us", field.type.tz), safe=True)
             table = table.set_column(number, field.name, column)
     return table
-
-
-def plain(value):
-    """A value of Arrow as JSON has it: see Row in readers.rs."""
-    match value:
-        case dict():
-            return {name: plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case bytes():
-            return text(value)
-        case float() if not math.isfinite(value):
-            return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
-        case datetime.datetime() if value.tzinfo:
-            return value.astimezone(datetime.timezone.utc).isoformat()
-        case datetime.datetime() | datetime.date() | datetime.time():
-            return value.isoformat()
-        case datetime.timedelta() | decimal.Decimal():
-            return str(value)
-        case _:
-            return value
-
-
-def text(value):
-    return value.decode("latin-1")

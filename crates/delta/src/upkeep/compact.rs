@@ -269,7 +269,7 @@ impl Compactor {
     fn actions(&self, merged: &Merged, read: u64, attempt: usize) -> Vec<Action> {
         let now_ms = (self.bench.now_ms)();
         let nonce = self.bench.seed ^ now_ms.unsigned_abs() ^ (attempt as u64).rotate_left(56) ^ read.rotate_left(40);
-        let mut info = commit_info("OPTIMIZE", false, Some(read), nonce, now_ms);
+        let mut info = commit_info("OPTIMIZE", false, Some(read), nonce, now_ms, None);
         if let Action::CommitInfo(info) = &mut info {
             let removed: u64 = merged.inputs.iter().map(|file| file.size).sum();
             info["operationParameters"] = json!({"predicate": "[]", "targetSize": self.how.target_bytes.to_string()});

@@ -1,9 +1,10 @@
 //! The lanes of a task: opened at assignment, heard, closed at revocation, dropped when they are done.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use model::{CutReason, OffsetRange, Plan, TopicPartition};
+use model::{CutReason, Offset, OffsetRange, Plan, TopicPartition};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use source::{Ack, Assigned};
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::Loop;
+use super::incoming::Incoming;
 use crate::lane::{FromLane, Lane, LaneParts, Outbox, PlanNeeded, ToLane};
 use crate::ledger::{Held, Ledger};
 use crate::publisher::Publisher;
@@ -38,6 +40,16 @@ pub(super) struct LaneHandle {
     /// The cut that it makes again; until its end it must not cut elsewhere.
     pub(super) replay: Option<OffsetRange>,
     pub(super) waiting_for_plan: Option<oneshot::Sender<()>>,
+    /// Where it ends, if it does.
+    pub(super) until: Option<Offset>,
+    /// Where it must wait for its next share, if there is a pace.
+    pub(super) allowed_to: Option<Offset>,
+    /// What came for it and lies past that.
+    pub(super) waiting: VecDeque<Incoming>,
+    /// It was told to close, for it is at its end.
+    pub(super) is_over: bool,
+    /// The source was told to deliver nothing for it.
+    pub(super) is_held: bool,
     running: usize,
     aborts: [AbortHandle; 2],
 }
@@ -87,9 +99,10 @@ impl Loop {
         Ok(plan)
     }
 
-    pub(super) fn open_lane(&mut self, assigned: Assigned) -> Result<(), TaskError> {
+    /// Opens a lane; its number.
+    pub(super) fn open_lane(&mut self, assigned: Assigned) -> Result<u64, TaskError> {
         let replay = self.plan_of(&assigned)?;
-        let Assigned { topic_partition, start, metadata, committed } = assigned;
+        let Assigned { topic_partition, start, until, metadata, committed } = assigned;
         info!(%topic_partition, %start, committed, replay = replay.is_some(), "assigned");
         let held = match (committed, &replay) {
             (true, None) => Held::Start,
@@ -139,12 +152,17 @@ impl Loop {
             shrunk_to_bytes: 0,
             replay: replay.map(|(range, _)| range),
             waiting_for_plan: None,
+            until,
+            allowed_to: self.pace.as_ref().map(|_| start),
+            waiting: VecDeque::new(),
+            is_over: false,
+            is_held: false,
             running: aborts.len(),
             aborts,
         };
         self.lanes.insert(number, handle);
         self.task.metrics.holds(self.lanes.len());
-        Ok(())
+        Ok(number)
     }
 
     pub(super) fn release(&mut self, partitions: &[TopicPartition], lost: bool, ack: Ack) {

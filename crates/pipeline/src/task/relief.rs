@@ -128,7 +128,8 @@ impl Loop {
     pub(super) fn steer_source(&self) {
         let mut by_wish: BTreeMap<bool, Vec<TopicPartition>> = BTreeMap::new();
         for (number, lane) in &self.lanes {
-            let reads = self.wanted != Wanted::Pause && self.relief.sole.is_none_or(|sole| sole == *number);
+            let is_let = self.relief.sole.is_none_or(|sole| sole == *number);
+            let reads = self.wanted != Wanted::Pause && is_let && lane.wants_records();
             by_wish.entry(reads).or_default().push(lane.topic_partition.clone());
         }
         for (reads, partitions) in by_wish {

@@ -80,6 +80,18 @@ impl Native {
         lanes.iter().map(|lane| place(lane).ok_or(Code::NO_OFFSET)).collect()
     }
 
+    /// The offset of the first record of `lane` that this consumer may see and whose time, in milliseconds, is `ms` or a
+    /// later one; `None` when there is none.
+    pub(crate) fn at_time(&self, lane: &TopicPartition, ms: i64, timeout: Duration) -> Result<Option<i64>, Code> {
+        let mut list = List::new();
+        list.add(lane, ms, "");
+        // SAFETY: client and list are valid, the list is ours alone.
+        Code::of(unsafe { c::rd_kafka_offsets_for_times(self.client, list.0.as_ptr(), millis(timeout)) }).result()?;
+        let entry = list.entries().pop().ok_or(Code::NO_OFFSET)?;
+        entry.code.result()?;
+        Ok(Some(entry.offset).filter(|offset| *offset >= 0))
+    }
+
     fn list_offsets(
         &self,
         list: &List,

@@ -115,6 +115,7 @@ impl Poll {
                         back.push(Assigned {
                             topic_partition: lane.clone(),
                             start: goal,
+                            until: self.shared.until(lane, goal),
                             metadata: String::new(),
                             committed: false,
                         });
@@ -141,8 +142,13 @@ impl Poll {
         if !back.is_empty() {
             // Another log is another topic's, most likely.
             let lanes: Vec<TopicPartition> = gone.into_iter().collect();
-            let ids = (Starts { native, shared: &self.shared }).topic_ids(&lanes, false).unwrap_or_default();
+            let starts = Starts { native, shared: &self.shared };
+            let ids = starts.topic_ids(&lanes, false).unwrap_or_default();
             self.shared.note_topic_ids(&lanes, &ids);
+            if let Err(Stopped::Failed(error)) = starts.take_back(&back, &ids) {
+                self.fail(error);
+                return Flow::Continue;
+            }
             self.shared.hand_out(back);
         }
         self.restart(native, &moved);
