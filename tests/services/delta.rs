@@ -58,6 +58,11 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Kafka, Need::Minio],
         run: merged,
     },
+    Test {
+        name: "a_commit_of_two_hundred_partitions_adds_one_file_or_two",
+        needs: &[Need::Kafka, Need::Minio],
+        run: many_partitions,
+    },
 ];
 
 const SCRIPT: &str = concat!(include_str!("../src/py/store.py"), include_str!("py/delta.py"));
@@ -288,7 +293,7 @@ fn permissive() -> Outcome {
     scene.kafka.produce(&scene.topic, &records)?;
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
     let changes = json!({"value.converter.schema": "id INT NOT NULL, name STRING, _corrupt_record STRING",
-        "value.converter.schema.mode": "PERMISSIVE"});
+        "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt_record"});
     sluice.create(&scene.connector, &config(&scene, &lake.place, changes))?;
     scene.wait_committed(&[3])?;
     let rows = lake.ask("rows", json!({}))?;
@@ -314,7 +319,7 @@ fn raw_table() -> Outcome {
     scene.kafka.produce(&scene.topic, &[record(0, b"\x00any"), record(1, b"{}"), record(1, b"")])?;
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
     let changes = json!({"value.converter": "org.apache.kafka.connect.converters.ByteArrayConverter",
-        "kafka.columns": "key,topic,partition,offset,timestamp,timestampType,headers"});
+        "kafka.columns": "key,topic,partition,offset,timestamp,timestampType", "includeHeaders": "true"});
     sluice.create(&scene.connector, &inferring(&scene, &lake.place, changes))?;
     scene.wait_committed(&[1, 2])?;
     let columns = lake.ask("columns", json!({}))?;
@@ -444,6 +449,45 @@ fn lost_table() -> Outcome {
     sluice.restart()?;
     let trace = sluice.wait_failed(&scene.connector)?;
     assert!(trace.contains("was that table lost"), "{trace}");
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn many_partitions() -> Outcome {
+    let partitions = 200;
+    let scene = Scene::new("many", partitions)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let schema = "prediction INT, half STRING";
+    let changes = json!({"commit.interval.ms": "1000", "partitionBy": "half", "value.converter.schema": schema});
+    sluice.create(&scene.connector, &config(&scene, &lake.place, changes))?;
+    let (rounds, each) = (10, 2_000);
+    for round in 0..rounds {
+        let half = |number: i64| if number / 200 % 2 == 0 { "a" } else { "b" };
+        let value = |number: i64| json!({"prediction": number, "half": half(number)});
+        let numbers = round * each..(round + 1) * each;
+        let records: Vec<Record> =
+            numbers.map(|number| at((number % i64::from(partitions)) as i32, value(number).to_string())).collect();
+        scene.kafka.produce(&scene.topic, &records)?;
+        sluice.wait_published(&scene.connector, ((round + 1) * each) as u64)?;
+    }
+    let of_each = rounds * each / i64::from(partitions);
+    scene.wait_committed(&vec![of_each; partitions as usize])?;
+    assert_eq!(lake.numbers("prediction")?, (0..rounds * each).collect::<Vec<i64>>());
+    let description = lake.ask("description", json!({}))?;
+    let metric = |name: &str| sluice.metric(name, &scene.connector);
+    let (commits, cuts) = (metric("sluice_delta_commits_total")?, metric("sluice_cuts_total")?);
+    let files = metric("sluice_delta_added_files_total")?;
+    assert_eq!(
+        (&description["files"], &json!(metric("sluice_published_files_total")?)),
+        (&json!(files), &json!(files))
+    );
+    assert_eq!(metric("sluice_published_bytes_total")?, metric("sluice_delta_added_bytes_total")?);
+    assert_eq!(sluice.published(&scene.connector)?, (rounds * each) as u64, "each record is counted once");
+    assert!(files <= 2 * commits, "a file for each path: {files} files in {commits} commits");
+    assert!(files * 20 <= cuts, "lanes that cut together commit together: {files} files of {cuts} cuts");
+    let more = json!({"bucket": scene.bucket, "prefix": "t"});
+    assert_eq!(lake.ask("wrong_statistics", more)?["wrong"], json!([]));
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
 }

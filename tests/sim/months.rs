@@ -114,6 +114,7 @@ impl Months {
             seed: 1,
             upkeep: if kept == Kept::Whole { upkeep(unit) } else { UpkeepOptions::default() },
             metrics: self.metrics.clone(),
+            encoded: Arc::new(|_| ()),
         };
         Table::open(self.store(), options).await.expect("a table")
     }
@@ -130,9 +131,10 @@ impl Months {
             self.store().create(&format!("t/{name}"), bytes.clone()).await.expect("in memory");
             let statistics = encoder.statistics().expect("statistics");
             let (size, partition_values) = (bytes.len() as u64, Map::new());
-            let file = NewFile { name, bytes: size, schema, partition_values, statistics };
+            let written_ms = (self.now_ms)();
+            let file = NewFile { name, bytes: size, schema, partition_values, statistics, written_ms };
             let wish = Wish { app_id: "c:t:0".to_owned(), start: number, end: number + 1 };
-            table.commit(Proposal { wish, files: vec![file] }).await.expect("committed");
+            table.commit(Proposal { wish, files: vec![file], rows: Vec::new() }).await.expect("committed");
             sleep(Duration::from_secs(1) * unit).await;
         }
     }

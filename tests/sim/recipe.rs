@@ -99,6 +99,7 @@ pub(crate) fn recipe(
             schema: "".into(),
             config: fingerprint,
             tagging: None,
+            shared_bytes: 0,
         },
         given_schema: None,
         fingerprint,

@@ -1,6 +1,7 @@
 //! Whole tasks that write to a Delta table: crashes, zombies and a store that fails and does what it says it did not do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use writer::{
 use crate::recipe::recipe;
 
 pub(crate) const GROUP: &str = "connect-c";
-pub(crate) const LANES: i32 = 2;
+pub(crate) const LANES: i32 = 4;
 
 struct Wall(Instant);
 
@@ -63,11 +64,23 @@ impl Recovery for Authority {
     }
 }
 
+/// What the log lists.
+#[derive(Default)]
+struct Listed {
+    /// How often each record of each lane is there.
+    counts: BTreeMap<(i64, i64), usize>,
+    /// Files with rows of several lanes.
+    shared: usize,
+    files: usize,
+}
+
 pub(crate) struct World {
     pub(crate) log: MemoryLog,
     pub(crate) objects: Arc<InMemory>,
     faulty: FaultyStore,
     wall: Arc<Wall>,
+    /// Makes names of files differ.
+    names: Arc<AtomicU64>,
     pub(crate) seed: u64,
     /// Requests meet bad fates until then.
     pub(crate) faults_until: Arc<Mutex<Instant>>,
@@ -79,6 +92,7 @@ pub(crate) struct World {
 
 pub(crate) struct Running {
     pub(crate) member: MemberId,
+    table: Table,
     pub(crate) task: JoinHandle<Result<Doing, TaskError>>,
     authority: Arc<Authority>,
     /// Where the log ended when it started.
@@ -123,10 +137,12 @@ impl World {
         let clock = wall.clone();
         faulty.set_clock(move || clock.now_ms());
         let (upkeep, metrics) = (UpkeepOptions::default(), delta::Metrics::default().table("c", "t"));
-        World { log, objects, faulty, wall, seed, faults_until, upkeep, metrics, until_end: false }
+        let names = Arc::default();
+        World { log, objects, faulty, wall, names, seed, faults_until, upkeep, metrics, until_end: false }
     }
 
-    pub(crate) async fn start(&self, life: u64) -> Option<Running> {
+    /// A task in a process of its own, or in the one that keeps `table`.
+    pub(crate) async fn start(&self, life: u64, table: Option<Table>) -> Option<Running> {
         let rules = RetryRules {
             attempts: 2,
             backoff: Duration::from_millis(20),
@@ -148,8 +164,12 @@ impl World {
             seed: self.seed * 1_000 + life,
             metrics: self.metrics.clone(),
             upkeep: self.upkeep.clone(),
+            encoded: Arc::new(|_| ()),
         };
-        let table = Table::open(store.clone(), options).await.ok()?;
+        let table = match table {
+            Some(table) => table,
+            None => Table::open(store.clone(), options).await.ok()?,
+        };
         let pairs = vec![
             ("topics.dir", "t/_sluice".to_owned()),
             ("flush.size", "11".to_owned()),
@@ -160,8 +180,12 @@ impl World {
         let (mut recipe, schemas) = recipe(&pairs, 0, limits, &store);
         recipe.files.format = Arc::new(TableFormat::new(ParquetFormat::new("snappy").expect("a codec"), []));
         recipe.partitioner = Box::new(|| Box::new(ColumnsPartitioner::new(Vec::new())));
-        recipe.files.object_key =
-            Arc::new(move |_, lane, _, first| format!("t/{}+{first}-{life:016x}.parquet", lane.partition));
+        let names = self.names.clone();
+        recipe.files.object_key = Arc::new(move |_, lane, _, first| {
+            format!("t/{}+{first}-{:016x}.parquet", lane.partition, names.fetch_add(1, Ordering::Relaxed))
+        });
+        // Some lives have files of their own.
+        recipe.files.shared_bytes = if life.is_multiple_of(5) { 0 } else { 1 << 20 };
         let authority = Arc::new(Authority(Mutex::new(Some(table.clone()))));
         let recovery: Arc<dyn Recovery> = authority.clone();
         let source = self.log.join_with(GROUP, Subscription::Topics(vec!["t".to_owned()]), Some(recovery));
@@ -171,7 +195,7 @@ impl World {
         let task = Task {
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
-            committer: Arc::new(DeltaCommitter::new(objects, table, "c", Duration::from_millis(500))),
+            committer: Arc::new(DeltaCommitter::new(objects, table.clone(), "c")),
             dead_letters: None,
             schemas: Arc::new(schemas),
             budget: Budget::new(64 << 20),
@@ -184,7 +208,7 @@ impl World {
         };
         let (steering, control) = control(Wanted::Run);
         let task = tokio::spawn(async move { task.run(control).await.map(|()| steering.doing()) });
-        Some(Running { member, task, authority, ends })
+        Some(Running { member, table, task, authority, ends })
     }
 
     pub(crate) fn lane(number: usize) -> TopicPartition {
@@ -195,9 +219,8 @@ impl World {
         std::array::from_fn(|lane| self.log.committed(GROUP, &World::lane(lane)).map_or(0, |(offset, _)| offset.get()))
     }
 
-    /// How often each record of a lane is in the files that the log lists.
-    async fn counts(&self, lane: i32) -> BTreeMap<i64, usize> {
-        let mut counts = BTreeMap::new();
+    async fn listed(&self) -> Listed {
+        let mut listed = Listed::default();
         for version in 0.. {
             let Ok(commit) = self.objects.get(&Path::from(format!("t/_delta_log/{version:020}.json"))).await else {
                 break;
@@ -205,24 +228,25 @@ impl World {
             let text = commit.bytes().await.expect("in memory");
             for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 let line: Value = serde_json::from_slice(line).expect("JSON");
-                let Some(name) = line["add"]["path"].as_str().filter(|name| name.starts_with(&format!("{lane}+")))
-                else {
-                    continue;
-                };
+                let Some(name) = line["add"]["path"].as_str() else { continue };
                 let file =
                     self.objects.get(&Path::from(format!("t/{name}"))).await.expect("what the log lists is there");
                 let rows = read_parquet(file.bytes().await.expect("in memory"));
-                let numbers = rows.column_by_name("n").expect("a column").as_primitive::<Int64Type>();
-                for number in numbers.iter().flatten() {
-                    *counts.entry(number).or_default() += 1;
+                let column = |name: &str| rows.column_by_name(name).expect("a column").as_primitive::<Int64Type>();
+                let mut lanes = BTreeSet::new();
+                for (lane, number) in column("lane").values().iter().zip(column("n").values()) {
+                    *listed.counts.entry((*lane, *number)).or_default() += 1;
+                    lanes.insert(*lane);
                 }
+                listed.files += 1;
+                listed.shared += usize::from(lanes.len() > 1);
             }
         }
-        counts
+        listed
     }
 }
 
-async fn live(seed: u64) {
+async fn live(seed: u64) -> Listed {
     let faults_until = Instant::now() + Duration::from_secs(45);
     let world = World::new(seed, faults_until);
     let mut dice = StdRng::seed_from_u64(seed ^ 0xD1CE);
@@ -230,11 +254,12 @@ async fn live(seed: u64) {
     while Instant::now() < faults_until {
         while running.len() < 2 {
             life += 1;
-            running.extend(world.start(life).await);
+            let beside = running.first().map(|one: &Running| one.table.clone()).filter(|_| dice.random_bool(0.4));
+            running.extend(world.start(life, beside).await);
         }
-        let lane = dice.random_range(0..LANES);
-        for _ in 0..dice.random_range(0..30) {
-            let value = format!(r#"{{"n":{}}}"#, produced[lane as usize]);
+        for _ in 0..dice.random_range(0..60) {
+            let lane = dice.random_range(0..LANES);
+            let value = format!(r#"{{"lane":{lane},"n":{}}}"#, produced[lane as usize]);
             world.log.produce("t", lane, None, Some(value.as_bytes()), 0, Vec::new());
             produced[lane as usize] += 1;
         }
@@ -268,7 +293,7 @@ async fn live(seed: u64) {
         while !is_done() {
             if last.as_ref().is_none_or(|last| last.task.is_finished()) {
                 life += 1;
-                last = world.start(life).await;
+                last = world.start(life, None).await;
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -279,20 +304,30 @@ async fn live(seed: u64) {
     // What dead workers sent may still arrive.
     sleep(Duration::from_secs(20)).await;
     last.iter().for_each(|one| one.end(&world.log));
-    for number in 0..LANES {
-        let counts = world.counts(number).await;
-        let whole: BTreeMap<i64, usize> = (0..produced[number as usize]).map(|n| (n, 1)).collect();
-        assert_eq!(counts, whole, "seed {seed}, lane {number}");
+    let listed = world.listed().await;
+    assert_eq!(listed.counts, whole(&produced), "seed {seed}");
+    for number in (0..LANES).filter(|number| produced[*number as usize] > 0) {
         let metadata = world.log.committed(GROUP, &lane(number)).map(|(_, metadata)| metadata).unwrap_or_default();
-        assert!(counts.is_empty() || metadata.starts_with(r#"{"delta":"#), "the offset names the table: {metadata}");
+        assert!(metadata.starts_with(r#"{"delta":"#), "the offset names the table: {metadata}");
     }
+    listed
 }
 
 #[tokio::test(start_paused = true)]
 async fn crashes_zombies_and_faults_leave_every_record_in_the_table_once() {
-    for seed in 0..12 {
-        live(seed).await;
+    let (mut files, mut shared) = (0, 0);
+    for seed in 0..16 {
+        let listed = live(seed).await;
+        files += listed.files;
+        shared += listed.shared;
     }
+    assert!(shared > files / 8 && shared > 100, "{shared} of {files} files are shared: the lanes had little in common");
+}
+
+/// Each record of each lane, once.
+fn whole(produced: &[i64; LANES as usize]) -> BTreeMap<(i64, i64), usize> {
+    let lanes = (0_i64..).zip(produced);
+    lanes.flat_map(|(lane, produced)| (0..*produced).map(move |n| ((lane, n), 1))).collect()
 }
 
 /// Tasks that end come and go while somebody writes on: who ends has seen everything committed that was there when it
@@ -306,7 +341,7 @@ async fn live_to_the_end(seed: u64) {
     while Instant::now() < faults_until {
         while running.len() < 3 {
             life += 1;
-            running.extend(world.start(life).await);
+            running.extend(world.start(life, None).await);
         }
         let lane = dice.random_range(0..LANES as usize);
         for _ in 0..dice.random_range(0..30) {
@@ -328,7 +363,7 @@ async fn live_to_the_end(seed: u64) {
         }
         while world.committed() != produced {
             life += 1;
-            running.extend(world.start(life).await);
+            running.extend(world.start(life, None).await);
             while !running.is_empty() {
                 sleep(Duration::from_millis(100)).await;
                 finished += reap(&world, &mut running).await;
@@ -340,10 +375,7 @@ async fn live_to_the_end(seed: u64) {
     assert!(is_in_time, "seed {seed}: {committed:?} of {produced:?} after {life} lives, {finished} of them finished");
     assert!(finished > 0, "seed {seed}");
     sleep(Duration::from_secs(20)).await;
-    for number in 0..LANES {
-        let whole: BTreeMap<i64, usize> = (0..produced[number as usize]).map(|n| (n, 1)).collect();
-        assert_eq!(world.counts(number).await, whole, "seed {seed}, lane {number}");
-    }
+    assert_eq!(world.listed().await.counts, whole(&produced), "seed {seed}");
 }
 
 /// Takes away the tasks that have ended; how many of them were at their end.

@@ -112,7 +112,7 @@ async fn storm(world: &World, dice: &mut StdRng, life: &mut u64, produced: &mut 
     while Instant::now() < until {
         while running.len() < 2 {
             *life += 1;
-            running.extend(world.start(*life).await);
+            running.extend(world.start(*life, None).await);
         }
         let lane = dice.random_range(0..LANES as usize);
         for _ in 0..dice.random_range(0..30) {
@@ -162,7 +162,7 @@ async fn live(seed: u64) -> TableMetrics {
             if last.as_ref().is_none_or(|last| last.task.is_finished()) {
                 last.iter().for_each(|last| last.end(&world.log));
                 life += 1;
-                last = world.start(life).await;
+                last = world.start(life, None).await;
             }
             sleep(Duration::from_millis(100)).await;
         }

@@ -1,6 +1,8 @@
 //! The columns of a table beside those of rows that go into it. Pure.
 
-use arrow::datatypes::{DataType, Fields, Schema, TimeUnit};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Fields, Schema, SchemaRef, TimeUnit};
 use schema::TableSchema;
 use serde_json::{Value, json};
 
@@ -92,22 +94,30 @@ fn make_nullable(data_type: &mut Value) {
     }
 }
 
-/// How rows with `schema` go into a table with the columns `table`; `partition_columns` of the table stand in the log. The
-/// error names the column that is in the way.
-pub(crate) fn fit(table: &Value, schema: &Schema) -> Result<Fit, String> {
+/// How rows that are still to be encoded, or a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Rows that are not encoded: columns of narrower types become the table's.
+    Rows,
+    /// A file: its types are what they are.
+    File,
+}
+
+/// How rows with `schema` go into a table with the columns `table`. The error names the column that is in the way.
+pub(crate) fn fit(table: &Value, schema: &Schema, of: Of) -> Result<Fit, String> {
     check_fields(schema.fields(), "")?;
     let rows = TableSchema::new(schema.fields()).map_err(|error| error.to_string())?;
     let rows: Value = serde_json::from_str(&rows.to_json()).map_err(|error| error.to_string())?;
     let mut grown = table.clone();
-    let grows = grow(&mut grown, &rows, "")?;
+    let grows = grow(&mut grown, &rows, of, "")?;
     Ok(if grows { Fit::Grows(grown) } else { Fit::Fits })
 }
 
-/// The columns of the table when rows with `schema` are in it; the error says why they cannot be.
-pub(crate) fn grown(table: &Value, schema: &Schema, may_grow: bool) -> Result<Value, String> {
-    match fit(table, schema)? {
-        Fit::Fits => Ok(table.clone()),
-        Fit::Grows(grown) if may_grow => Ok(grown),
+/// The columns of the table when rows with `schema` are in it, `None` when it has them all; the error says why they cannot be.
+pub(crate) fn grown(table: &Value, schema: &Schema, of: Of, may_grow: bool) -> Result<Option<Value>, String> {
+    match fit(table, schema, of)? {
+        Fit::Fits => Ok(None),
+        Fit::Grows(grown) if may_grow => Ok(Some(grown)),
         Fit::Grows(_) => {
             Err("the records have columns that the table lacks; set mergeSchema to true to add them".to_owned())
         }
@@ -124,20 +134,50 @@ pub(crate) fn columns(table: &Value) -> TableSchema {
     TableSchema::new(&known.collect()).unwrap_or_else(|_| TableSchema::empty())
 }
 
+/// The columns of a table that any of `schemas`, which fit it, has: what a file of rows with all of them is made of.
+pub(crate) fn columns_for(table: &Value, schemas: &[SchemaRef]) -> SchemaRef {
+    let has = |name: &str| schemas.iter().any(|schema| schema.column_with_name(name).is_some());
+    let fields: Fields = columns(table).fields().iter().filter(|field| has(field.name())).cloned().collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Whether every value of the type `rows` is one of `table`, too: both names of the protocol.
+fn is_wider(table: &str, rows: &str) -> bool {
+    const WHOLE: [(&str, i32); 4] = [("byte", 3), ("short", 5), ("integer", 10), ("long", 19)];
+    let place = |name: &str| WHOLE.iter().position(|(known, _)| *known == name);
+    match (place(rows), place(table), decimal(rows), decimal(table)) {
+        (Some(rows), Some(table), _, _) => rows < table,
+        // A double has all digits of an integer.
+        (Some(rows), None, _, None) => rows < 3 && table == "double",
+        (Some(rows), None, _, Some((precision, scale))) => precision - scale >= WHOLE[rows].1,
+        (None, _, Some((digits, places)), Some((precision, scale))) => {
+            scale >= places && precision - scale >= digits - places
+        }
+        (None, _, _, _) => (rows, table) == ("float", "double"),
+    }
+}
+
+/// Precision and scale of `decimal(p,s)`.
+fn decimal(name: &str) -> Option<(i32, i32)> {
+    let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
+    Some((precision.trim().parse().ok()?, scale.trim().parse().ok()?))
+}
+
 /// Brings the columns of `rows` into `table`; whether there were new ones.
-fn grow(table: &mut Value, rows: &Value, path: &str) -> Result<bool, String> {
+fn grow(table: &mut Value, rows: &Value, of: Of, path: &str) -> Result<bool, String> {
     let kind = |data_type: &Value| data_type.get("type").and_then(Value::as_str).map(str::to_owned);
     match (kind(table).as_deref(), kind(rows).as_deref()) {
-        (Some("struct"), Some("struct")) => grow_struct(table, rows, path),
+        (Some("struct"), Some("struct")) => grow_struct(table, rows, of, path),
         (Some("array"), Some("array")) => {
             check_null(table, rows, "containsNull", path)?;
-            grow_part(table, rows, "elementType", path)
+            grow_part(table, rows, "elementType", of, path)
         }
         (Some("map"), Some("map")) => {
             check_null(table, rows, "valueContainsNull", path)?;
-            Ok(grow_part(table, rows, "keyType", path)? | grow_part(table, rows, "valueType", path)?)
+            Ok(grow_part(table, rows, "keyType", of, path)? | grow_part(table, rows, "valueType", of, path)?)
         }
         (None, None) if table == rows => Ok(false),
+        (None, None) if of == Of::Rows && is_wider(&name_of(table), &name_of(rows)) => Ok(false),
         (_, _) => Err(format!("column {path} is {} in the records and {} in the table", name_of(rows), name_of(table))),
     }
 }
@@ -146,9 +186,9 @@ fn name_of(data_type: &Value) -> String {
     data_type.as_str().or_else(|| data_type.get("type").and_then(Value::as_str)).unwrap_or("of no type").to_owned()
 }
 
-fn grow_part(table: &mut Value, rows: &Value, part: &str, path: &str) -> Result<bool, String> {
+fn grow_part(table: &mut Value, rows: &Value, part: &str, of: Of, path: &str) -> Result<bool, String> {
     match (table.get_mut(part), rows.get(part)) {
-        (Some(table), Some(rows)) => grow(table, rows, path),
+        (Some(table), Some(rows)) => grow(table, rows, of, path),
         (_, _) => Err(format!("column {path} has no {part}")),
     }
 }
@@ -160,7 +200,7 @@ fn check_null(table: &Value, rows: &Value, nullable: &str, path: &str) -> Result
     Ok(())
 }
 
-fn grow_struct(table: &mut Value, rows: &Value, path: &str) -> Result<bool, String> {
+fn grow_struct(table: &mut Value, rows: &Value, of: Of, path: &str) -> Result<bool, String> {
     let fields = |data_type: &Value| data_type.get("fields").and_then(Value::as_array).cloned().unwrap_or_default();
     let name = |field: &Value| field.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
@@ -183,7 +223,7 @@ fn grow_struct(table: &mut Value, rows: &Value, path: &str) -> Result<bool, Stri
             }
             Some(one) => {
                 check_null(one, field, "nullable", &path)?;
-                grows |= grow_part(one, field, "type", &path)?;
+                grows |= grow_part(one, field, "type", of, &path)?;
             }
             None => {
                 let mut field = field.clone();
@@ -201,7 +241,6 @@ fn grow_struct(table: &mut Value, rows: &Value, path: &str) -> Result<bool, Stri
 mod tests {
     use super::*;
     use arrow::datatypes::Field;
-    use std::sync::Arc;
 
     fn schema(fields: Vec<Field>) -> Schema {
         Schema::new(fields)
@@ -251,7 +290,7 @@ mod tests {
         let mut table = struct_type(&old).unwrap();
         table["fields"][0]["metadata"] = json!({"comment": "kept"});
         assert_eq!(
-            fit(&table, &schema(vec![Field::new("b", DataType::Int64, false)])),
+            fit(&table, &schema(vec![Field::new("b", DataType::Int64, false)]), Of::File),
             Ok(Fit::Fits),
             "fewer, never null"
         );
@@ -261,7 +300,7 @@ mod tests {
             Field::new("new", DataType::Boolean, false),
             Field::new("s", both("w"), true),
         ]);
-        let Ok(Fit::Grows(grown)) = fit(&table, &rows) else { panic!("it grows") };
+        let Ok(Fit::Grows(grown)) = fit(&table, &rows, Of::File) else { panic!("it grows") };
         let text = grown.to_string();
         assert!(text.contains(r#""metadata":{"comment":"kept"}"#), "{text}");
         let names: Vec<&Value> = grown["fields"].as_array().unwrap().iter().map(|field| &field["name"]).collect();
@@ -271,7 +310,7 @@ mod tests {
             json!({"name": "w", "type": "integer", "nullable": true, "metadata": {}})
         );
         assert_eq!(grown["fields"][2]["type"]["elementType"]["fields"][1]["name"], "z");
-        assert_eq!(fit(&grown, &rows), Ok(Fit::Fits), "and then they fit");
+        assert_eq!(fit(&grown, &rows, Of::File), Ok(Fit::Fits), "and then they fit");
     }
 
     #[test]
@@ -288,14 +327,43 @@ mod tests {
         let found = columns(&table);
         let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
         assert_eq!(names, ["a", "d", "t"]);
-        assert_eq!(fit(&table, found.arrow()), Ok(Fit::Fits));
+        assert_eq!(fit(&table, found.arrow(), Of::File), Ok(Fit::Fits));
         assert_eq!(columns(&Value::Null), TableSchema::empty());
+    }
+
+    #[test]
+    fn a_type_is_wider_when_it_has_every_value_of_the_other() {
+        for (table, rows, expected) in [
+            ("long", "byte", true),
+            ("short", "integer", false),
+            ("integer", "integer", false),
+            ("double", "integer", true),
+            ("double", "long", false),
+            ("float", "short", false),
+            ("double", "float", true),
+            ("decimal(10,0)", "integer", true),
+            ("decimal(10,1)", "integer", false),
+            ("decimal(20,0)", "long", true),
+            ("decimal(18,0)", "long", false),
+            ("decimal(12,2)", "decimal(10,1)", true),
+            ("decimal(12,2)", "decimal(12,1)", false),
+            ("decimal(12,2)", "decimal(10,3)", false),
+            ("decimal(38,0)", "double", false),
+            ("string", "integer", false),
+            ("timestamp", "date", false),
+        ] {
+            assert_eq!(is_wider(table, rows), expected, "{rows} in {table}");
+        }
+        let table = struct_type(&schema(vec![Field::new("a", DataType::Int64, true)])).unwrap();
+        let rows = schema(vec![Field::new("a", DataType::Int16, true)]);
+        assert_eq!(fit(&table, &rows, Of::Rows), Ok(Fit::Fits));
+        assert!(fit(&table, &rows, Of::File).is_err(), "a file has the type that it has");
     }
 
     #[test]
     fn what_does_not_fit_is_named() {
         let mut table = struct_type(&schema(vec![Field::new("a", DataType::Int64, true)])).unwrap();
-        let error = |table: &Value, field: Field| fit(table, &schema(vec![field])).unwrap_err();
+        let error = |table: &Value, field: Field| fit(table, &schema(vec![field]), Of::File).unwrap_err();
         assert_eq!(
             error(&table, Field::new("a", DataType::Utf8, true)),
             "column a is string in the records and long in the table"

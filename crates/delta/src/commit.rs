@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -12,7 +13,8 @@ use tracing::{info, warn};
 use writer::Created;
 
 use crate::action::{Action, Add, Metadata, Protocol, Seen, Txn, commit_info};
-use crate::columns::{grown, struct_type};
+use crate::batch::Batch;
+use crate::columns::{Fit, Of, fit, grown, struct_type};
 use crate::decide::{Standing, TableState};
 use crate::log::{Log, ReadError};
 use crate::open::{OpenError, open};
@@ -31,12 +33,28 @@ const CATCH_UP_MAX: usize = 100;
 /// so the name of the next commit cannot be free again because the log was cleaned up.
 pub(crate) const FRESH: Duration = Duration::from_secs(15 * 60);
 
+/// The longest that a file waits for its commit, in milliseconds.
+const COMMIT_WAIT_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
+
 /// The shortest `delta.logRetentionDuration` that a table may have.
 const LOG_RETENTION_MIN: Duration = Duration::from_secs(60 * 60);
 
 /// What paths in the log need not encode.
 const IN_PATHS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'=').remove(b'+');
+
+/// What a batch needs next.
+pub(crate) enum Next {
+    /// Nothing: every lane has its answer.
+    Answered,
+    /// Files of these columns of the table for the rows that wait.
+    Files {
+        /// A StructType.
+        columns: Value,
+    },
+    /// Another try later; the text says why.
+    Again(String),
+}
 
 /// Knows the table and commits to it.
 pub(crate) struct Keeper {
@@ -199,65 +217,53 @@ impl Keeper {
 
     // ---- writing
 
-    /// Makes the proposals, of different applications, a part of the table, as many as possible in one commit. The first of
-    /// them came at `since`.
-    pub(crate) async fn commit(&mut self, proposals: &[Proposal], since: Instant) -> Vec<Result<u64, CommitError>> {
-        let mut answers: Vec<Option<Result<u64, CommitError>>> = vec![None; proposals.len()];
+    /// Makes the proposals of `batch` a part of the table, as many as possible in one commit.
+    pub(crate) async fn commit(&mut self, batch: &mut Batch) -> Next {
         for _ in 0..ATTEMPTS_MAX {
-            if let Err(error) = self.step(proposals, &mut answers, since).await {
-                answers
-                    .iter_mut()
-                    .filter(|answer| answer.is_none())
-                    .for_each(|answer| *answer = Some(Err(error.clone())));
+            if batch.is_answered() {
+                return Next::Answered;
             }
-            if answers.iter().all(Option::is_some) {
-                break;
+            match self.step(batch).await {
+                Ok(None) => {}
+                Ok(Some(columns)) => return Next::Files { columns },
+                Err(CommitError::Unanswered(why)) => return Next::Again(why),
+                Err(error @ (CommitError::Overtaken(_) | CommitError::Changed(_) | CommitError::Refused(_))) => {
+                    let waiting: Vec<usize> = batch.waiting().map(|(number, _)| number).collect();
+                    waiting.into_iter().for_each(|number| batch.refuse(number, error.clone()));
+                }
             }
         }
-        let busy = || {
-            CommitError::Unanswered(format!(
-                "{ATTEMPTS_MAX} versions of the table {} were taken by others",
-                self.log.name_for_people()
-            ))
-        };
-        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(busy()))).collect()
+        let table = self.log.name_for_people();
+        Next::Again(format!("{ATTEMPTS_MAX} versions of the table {table} were taken by others"))
     }
 
-    /// One attempt at one commit. An error is one for every proposal that has no answer yet.
-    async fn step(
-        &mut self,
-        proposals: &[Proposal],
-        answers: &mut [Option<Result<u64, CommitError>>],
-        since: Instant,
-    ) -> Result<(), CommitError> {
+    /// One attempt at one commit. An error is one for every proposal that has no answer yet; the columns of the table come back
+    /// when rows of them need files first.
+    async fn step(&mut self, batch: &mut Batch) -> Result<Option<Value>, CommitError> {
         if self.known_at.elapsed() > FRESH {
             self.reload().await?;
         } else if self.is_unsure {
             self.catch_up().await?;
         }
         self.check()?;
-        let Some(state) = &self.state else { return self.create(proposals, answers).await };
-        for (proposal, answer) in proposals.iter().zip(answers.iter_mut()).filter(|(_, answer)| answer.is_none()) {
+        let Some(state) = &self.state else { return self.create(batch).await.map(|()| None) };
+        let mut answers = Vec::new();
+        for (number, proposal) in batch.waiting() {
             match state.standing(&proposal.wish) {
+                Standing::Due if self.is_stale(proposal) => answers.push((number, Err(self.stale(proposal)))),
                 Standing::Due => {}
-                Standing::Done => *answer = Some(Ok(state.version)),
+                Standing::Done => answers.push((number, Ok(state.version))),
                 Standing::Overtaken { at } => {
                     self.options.metrics.overtaken();
-                    *answer = Some(Err(self.overtaken(proposal, at)));
+                    answers.push((number, Err(self.overtaken(proposal, at))));
                 }
             }
         }
-        let mut schema = state.metadata.schema().map_err(CommitError::Refused)?;
-        let before = schema.clone();
-        for (proposal, answer) in proposals.iter().zip(answers.iter_mut()).filter(|(_, answer)| answer.is_none()) {
-            match self.fitted(&schema, proposal) {
-                Ok(grown) => schema = grown,
-                Err(refused) => *answer = Some(Err(refused)),
-            }
-        }
-        let due: Vec<usize> = (0..proposals.len()).filter(|index| answers[*index].is_none()).collect();
-        if due.is_empty() {
-            return Ok(());
+        batch.answer_all(answers);
+        let before = state.metadata.schema().map_err(CommitError::Refused)?;
+        let schema = self.grown(&before, batch);
+        if batch.is_answered() {
+            return Ok(None);
         }
         if schema != before {
             let features = state.protocol.writer_features.iter().flatten();
@@ -269,17 +275,35 @@ impl Keeper {
             }
             let metadata = state.metadata.with_schema(&schema);
             info!(table = self.log.name_for_people(), "adding columns to the table");
-            return self.put("ADD COLUMNS", vec![Action::Metadata(metadata)]).await.map(|_| ());
+            return self.put("ADD COLUMNS", vec![Action::Metadata(metadata)]).await.map(|_| None);
         }
-        let actions = self.appended(proposals, &due, &schema, state);
+        batch.keep_whole_files(|file| matches!(fit(&schema, &file.schema, Of::File), Ok(Fit::Fits)));
+        if batch.lacks_files() {
+            return Ok(Some(schema));
+        }
+        let actions = self.appended(batch, &schema, state);
         if let Some(version) = self.put("STREAMING UPDATE", actions).await? {
-            let files = || due.iter().flat_map(|index| &proposals[*index].files);
-            let bytes = files().map(|file| file.bytes).sum();
-            self.options.metrics.committed(files().count(), bytes, since.elapsed());
+            let bytes = batch.files().map(|file| file.bytes).sum();
+            self.options.metrics.committed(batch.files().count(), bytes, batch.since.elapsed());
             self.begin_checkpoint(version);
-            due.into_iter().for_each(|index| answers[index] = Some(Ok(version)));
+            let done: Vec<usize> = batch.waiting().map(|(number, _)| number).collect();
+            done.into_iter().for_each(|number| batch.done(number, version));
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// The columns of the table when everything that waits is in it; what does not fit is answered.
+    fn grown(&self, before: &Value, batch: &mut Batch) -> Value {
+        let (mut schema, mut answers, mut fitting) = (before.clone(), Vec::new(), Vec::new());
+        for (number, proposal) in batch.waiting() {
+            match self.fitted(&schema, proposal, &mut fitting) {
+                Ok(None) => {}
+                Ok(Some(grown)) => schema = grown,
+                Err(refused) => answers.push((number, Err(refused))),
+            }
+        }
+        batch.answer_all(answers);
+        schema
     }
 
     /// A checkpoint is written beside commits, one at a time.
@@ -289,6 +313,24 @@ impl Keeper {
             let (log, metrics) = (self.log.clone(), self.options.metrics.clone());
             self.checkpoint = Some(tokio::spawn(write_checkpoint(log, version, state.metadata.clone(), metrics)));
         }
+    }
+
+    /// Whether files of `proposal` are so old that vacuum, wherever it runs, may take them for files that nobody will commit.
+    fn is_stale(&self, proposal: &Proposal) -> bool {
+        let now_ms = self.now_ms();
+        proposal.files.iter().any(|file| now_ms.saturating_sub(file.written_ms) > COMMIT_WAIT_MAX_MS)
+    }
+
+    fn stale(&self, proposal: &Proposal) -> CommitError {
+        let Proposal { wish, .. } = proposal;
+        CommitError::Overtaken(format!(
+            "the offsets {} to {} of {} are not appended to the table {}: their files waited for more than a day, and may have \
+             been vacuumed; they are read again",
+            wish.start,
+            wish.end,
+            wish.app_id,
+            self.log.name_for_people()
+        ))
     }
 
     fn overtaken(&self, proposal: &Proposal, at: i64) -> CommitError {
@@ -303,28 +345,37 @@ impl Keeper {
         ))
     }
 
-    /// The table's columns when the files of `proposal` are in it.
-    fn fitted(&self, schema: &Value, proposal: &Proposal) -> Result<Value, CommitError> {
+    /// The table's columns when `proposal` is in it, if they are not `schema`. What fits is added to `fitting`: nearly always
+    /// all lanes have the same columns.
+    fn fitted(
+        &self,
+        schema: &Value,
+        proposal: &Proposal,
+        fitting: &mut Vec<(SchemaRef, Of)>,
+    ) -> Result<Option<Value>, CommitError> {
         let changed = |why: String| {
             CommitError::Changed(format!("the records do not fit the table {}: {why}", self.log.name_for_people()))
         };
-        let mut files = proposal.files.iter();
-        files
-            .try_fold(schema.clone(), |schema, file| grown(&schema, &file.schema, self.options.merge_schema))
-            .map_err(changed)
+        let (mut all, mut found) = (None, Vec::new());
+        for (columns, of) in proposal.schemas() {
+            if fitting.iter().any(|(known, known_of)| known == columns && *known_of == of) {
+                continue;
+            }
+            let wider = grown(all.as_ref().unwrap_or(schema), columns, of, self.options.merge_schema);
+            all = wider.map_err(changed)?.or(all);
+            found.push((columns.clone(), of));
+        }
+        fitting.append(&mut found);
+        Ok(all)
     }
 
-    fn appended(&self, proposals: &[Proposal], due: &[usize], schema: &Value, state: &TableState) -> Vec<Action> {
+    fn appended(&self, batch: &Batch, schema: &Value, state: &TableState) -> Vec<Action> {
         let now_ms = (self.options.now_ms)();
-        let mut actions = Vec::new();
-        for proposal in due.iter().map(|index| &proposals[*index]) {
-            let (app_id, version) = (proposal.wish.app_id.clone(), proposal.wish.end);
-            actions.push(Action::Txn(Txn { app_id, version, last_updated: Some(now_ms) }));
-        }
-        for file in due.iter().flat_map(|index| &proposals[*index].files) {
-            actions.push(Action::Add(add(file, schema, &state.metadata, now_ms)));
-        }
-        actions
+        let wishes = batch.waiting().map(|(_, proposal)| &proposal.wish);
+        let txns =
+            wishes.map(|wish| Txn { app_id: wish.app_id.clone(), version: wish.end, last_updated: Some(now_ms) });
+        let adds = batch.files().map(|file| Action::Add(add(file, schema, &state.metadata, now_ms)));
+        txns.map(Action::Txn).chain(adds).collect()
     }
 
     /// Makes the next version; `None` when somebody else did, or when nobody knows: then the next step looks first.
@@ -372,31 +423,27 @@ impl Keeper {
     }
 
     /// Makes the table with the columns of all proposals, without rows.
-    async fn create(
-        &mut self,
-        proposals: &[Proposal],
-        answers: &mut [Option<Result<u64, CommitError>>],
-    ) -> Result<(), CommitError> {
-        let mut schema: Option<Value> = None;
-        for (proposal, answer) in proposals.iter().zip(answers.iter_mut()).filter(|(_, answer)| answer.is_none()) {
-            for file in &proposal.files {
+    async fn create(&mut self, batch: &mut Batch) -> Result<(), CommitError> {
+        let (mut schema, mut answers): (Option<Value>, _) = (None, Vec::new());
+        for (number, proposal) in batch.waiting() {
+            for (columns, of) in proposal.schemas() {
                 let made = match &schema {
-                    None => struct_type(&file.schema),
-                    Some(known) => grown(known, &file.schema, true),
+                    None => struct_type(columns).map(Some),
+                    Some(known) => grown(known, columns, of, true),
                 };
                 match made {
-                    Ok(made) => schema = Some(made),
+                    Ok(made) => schema = made.or(schema),
                     Err(why) => {
-                        *answer = Some(Err(CommitError::Refused(format!(
-                            "the table {} cannot be made: {why}",
-                            self.log.name_for_people()
-                        ))));
+                        let table = self.log.name_for_people();
+                        let error = CommitError::Refused(format!("the table {table} cannot be made: {why}"));
+                        answers.push((number, Err(error)));
                         break;
                     }
                 }
             }
         }
-        let Some(schema) = schema.filter(|_| answers.iter().any(Option::is_none)) else { return Ok(()) };
+        batch.answer_all(answers);
+        let Some(schema) = schema.filter(|_| !batch.is_answered()) else { return Ok(()) };
         let protocol = protocol_for(&schema);
         let partition_columns = self.options.partition_columns.clone().unwrap_or_default();
         let names =

@@ -1,26 +1,21 @@
 //! A connector's cuts become commits of a table.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use model::TopicPartition;
-use serde_json::{Map, json};
-use tokio::time::sleep;
-use tracing::warn;
+use serde_json::{Map, Value, json};
 use writer::{Committer, FinishedFile, PublishError, PublishedFile, partition_values, table_schema};
 
 use crate::decide::Wish;
-use crate::table::{CommitError, NewFile, Proposal, Table};
+use crate::table::{CommitError, NewFile, NewRows, Proposal, Table};
 
 /// Publishes files as objects, which nobody sees, then as files of a table.
 pub struct DeltaCommitter {
     objects: Arc<dyn Committer>,
     table: Table,
     connector: String,
-    /// Wait before a table that does not answer is asked again.
-    redelivery: Duration,
 }
 
 /// Whose progress the records of a topic-partition are in a table.
@@ -35,9 +30,9 @@ pub fn sealed_by(metadata: &str) -> Option<String> {
 }
 
 impl DeltaCommitter {
-    /// Makes the files of `connector` whole objects with `objects` and commits them to `table`.
-    pub fn new(objects: Arc<dyn Committer>, table: Table, connector: &str, redelivery: Duration) -> DeltaCommitter {
-        DeltaCommitter { objects, table, connector: connector.to_owned(), redelivery }
+    /// Makes the files of `connector` whole objects with `objects`, but for those that share one, and commits them to `table`.
+    pub fn new(objects: Arc<dyn Committer>, table: Table, connector: &str) -> DeltaCommitter {
+        DeltaCommitter { objects, table, connector: connector.to_owned() }
     }
 
     fn proposal(&self, files: &[FinishedFile]) -> Result<Option<Proposal>, PublishError> {
@@ -45,49 +40,68 @@ impl DeltaCommitter {
         let app_id = app_id(&self.connector, &first.topic_partition);
         let wish = Wish { app_id, start: first.cut.start().get(), end: first.cut.end().get() };
         let columns = self.table.peek(|known| known.partition_columns.clone());
-        let files = files.iter().map(|file| self.new_file(file, &columns)).collect::<Result<_, _>>()?;
-        Ok(Some(Proposal { wish, files }))
-    }
-
-    fn new_file(&self, file: &FinishedFile, columns: &[String]) -> Result<NewFile, PublishError> {
-        let refused = |what: &str| PublishError::Refused(format!("could not append {} to a table: {what}", file.key));
-        let location = self.table.location();
-        let name = file.key.strip_prefix(location).map(|name| name.trim_start_matches('/'));
-        let schema: &Schema = file.schema.as_deref().ok_or_else(|| refused("its rows have no schema"))?;
-        let mut values = Map::new();
-        let found = if columns.is_empty() { Vec::new() } else { partition_values(&file.path) };
-        for column in columns {
-            let named = found.iter().find(|(name, _)| name == column);
-            let (_, value) = named.ok_or_else(|| refused("its path names no value for a partition column"))?;
-            values.insert(column.clone(), json!(value));
+        let written_ms = self.table.now_ms();
+        let mut proposal = Proposal { wish, files: Vec::new(), rows: Vec::new() };
+        for file in files {
+            let refused =
+                |what: &str| PublishError::Refused(format!("could not append {} to a table: {what}", file.key));
+            let schema: &Schema = file.schema.as_deref().ok_or_else(|| refused("its rows have no schema"))?;
+            let schema = Arc::new(table_schema(schema));
+            let values = partition_values_of(file, &columns)
+                .ok_or_else(|| refused("its path names no value for a partition column"))?;
+            match file.rows_to_share() {
+                Some(rows) => {
+                    proposal.rows.push(NewRows { rows: rows.clone(), schema, partition_values: values });
+                }
+                None => {
+                    let name = file.key.strip_prefix(self.table.location());
+                    let name = name.map(|name| name.trim_start_matches('/').to_owned());
+                    proposal.files.push(NewFile {
+                        name: name.ok_or_else(|| refused("it does not lie below the table"))?,
+                        bytes: file.bytes,
+                        schema,
+                        partition_values: values,
+                        statistics: file.statistics.clone().ok_or_else(|| refused("its format tells no statistics"))?,
+                        written_ms,
+                    });
+                }
+            }
         }
-        Ok(NewFile {
-            name: name.ok_or_else(|| refused("it does not lie below the table"))?.to_owned(),
-            bytes: file.bytes,
-            schema: Arc::new(table_schema(schema)),
-            partition_values: values,
-            statistics: file.statistics.clone().ok_or_else(|| refused("its format tells no statistics"))?,
-        })
+        Ok(Some(proposal))
     }
+}
+
+/// The values that the path of `file` names for the partition columns `columns`; `None` when it lacks one.
+fn partition_values_of(file: &FinishedFile, columns: &[String]) -> Option<Map<String, Value>> {
+    let found = if columns.is_empty() { Vec::new() } else { partition_values(&file.path) };
+    let value = |column: &String| found.iter().find(|(name, _)| name == column).map(|(_, value)| json!(value));
+    columns.iter().map(|column| Some((column.clone(), value(column)?))).collect()
 }
 
 #[async_trait]
 impl Committer for DeltaCommitter {
     async fn publish(&self, files: Vec<FinishedFile>) -> Result<Vec<PublishedFile>, PublishError> {
         let Some(proposal) = self.proposal(&files)? else { return Ok(Vec::new()) };
-        let published = self.objects.publish(files).await?;
-        loop {
-            match self.table.commit(proposal.clone()).await {
-                Ok(_) => return Ok(published),
-                Err(CommitError::Unanswered(why)) => {
-                    warn!(table = self.table.location(), %why, "the table does not answer, committing again");
-                    sleep(self.redelivery).await;
-                }
-                Err(CommitError::Overtaken(why) | CommitError::Changed(why)) => {
-                    return Err(PublishError::Overtaken(why));
-                }
-                Err(CommitError::Refused(why)) => return Err(PublishError::Refused(why)),
+        let (shared, own): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.rows_to_share().is_some());
+        let mut published = match self.objects.publish(own).await {
+            Ok(published) => published,
+            Err(PublishError::Transient { mut files, source }) => {
+                files.extend(shared);
+                return Err(PublishError::Transient { files, source });
             }
+            Err(error) => return Err(error),
+        };
+        drop(shared);
+        match self.table.commit(proposal).await {
+            Ok(committed) => {
+                published.extend(committed.shared);
+                Ok(published)
+            }
+            // Where the table's task is gone, the next start makes another, which looks first.
+            Err(CommitError::Overtaken(why) | CommitError::Changed(why) | CommitError::Unanswered(why)) => {
+                Err(PublishError::Overtaken(why))
+            }
+            Err(CommitError::Refused(why)) => Err(PublishError::Refused(why)),
         }
     }
 

@@ -6,17 +6,21 @@
 //! crate only `log.rs`, `open.rs` and `upkeep.rs` do: a table's objects as a log store, and its newest version over its checkpoints.
 //!
 //! ```text
-//!  lane --files--> DeltaCommitter --objects appear--> Table --what is due?--> 00000000000000000007.json
-//!                                                      |  ^        decide          |
-//!                                                      |  +---- read on <--taken---+
-//!                                                      +--> answers: committed | somebody else wrote | refused
+//!  lane --large files--> DeltaCommitter --objects appear--> Table --what is due?--> 00000000000000000007.json
+//!       --rows-------------------------------------------->  |  ^        decide          |
+//!         FileMaker: the rows of many lanes, an object  <----+  +---- read on <--taken---+
+//!                                                            +--> answers: committed | somebody else wrote | refused
 //! ```
 
 mod action;
+mod batch;
 mod columns;
 mod commit;
 mod committer;
 mod decide;
+mod file_maker;
+#[cfg(test)]
+mod lanes_tests;
 mod log;
 mod metrics;
 mod open;
@@ -32,5 +36,5 @@ pub use committer::{DeltaCommitter, app_id, sealed_by};
 pub use decide::Wish;
 pub use metrics::{Metrics, TableMetrics};
 pub use positions::{Positions, PositionsSet, set_positions};
-pub use table::{CommitError, Known, NewFile, Proposal, Table, TableOptions};
+pub use table::{CommitError, Committed, Known, NewFile, NewRows, Proposal, Table, TableOptions};
 pub use upkeep::{Compaction, Removable, UpkeepOptions, Vacuum};

@@ -9,12 +9,15 @@ use arrow::datatypes::{Schema, SchemaRef};
 use schema::TableSchema;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
-use writer::{FileStatistics, Store};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
+use writer::{FileRows, FileStatistics, PublishedFile, Store, TableOfFiles};
 
-use crate::columns::{columns, grown, struct_type};
-use crate::commit::Keeper;
+use crate::batch::{Answer, Batch};
+use crate::columns::{Of, columns, columns_for, grown, struct_type};
+use crate::commit::{Keeper, Next};
 use crate::decide::Wish;
+use crate::file_maker::FileMaker;
 use crate::log::Log;
 use crate::metrics::TableMetrics;
 use crate::upkeep::{self, Upkeep, UpkeepOptions};
@@ -42,6 +45,8 @@ pub struct TableOptions {
     pub metrics: TableMetrics,
     /// What is done beside commits.
     pub upkeep: UpkeepOptions,
+    /// Is told how many bytes of files that lanes share are in memory, beside their rows.
+    pub encoded: Arc<dyn Fn(usize) + Send + Sync>,
 }
 
 impl fmt::Debug for TableOptions {
@@ -63,6 +68,19 @@ pub struct NewFile {
     pub partition_values: Map<String, Value>,
     /// What it tells of its rows.
     pub statistics: FileStatistics,
+    /// Wall clock in milliseconds before its object was there.
+    pub written_ms: i64,
+}
+
+/// Rows that become part of the table in a file that lanes may share.
+#[derive(Debug, Clone)]
+pub struct NewRows {
+    /// The rows.
+    pub rows: FileRows,
+    /// Their columns, as [`NewFile::schema`].
+    pub schema: SchemaRef,
+    /// For each partition column its value as text.
+    pub partition_values: Map<String, Value>,
 }
 
 /// What one lane wants in the table.
@@ -70,8 +88,27 @@ pub struct NewFile {
 pub struct Proposal {
     /// Which records.
     pub wish: Wish,
-    /// The files that hold them.
+    /// The files that hold them ...
     pub files: Vec<NewFile>,
+    /// ... and those of their rows that are in none.
+    pub rows: Vec<NewRows>,
+}
+
+impl Proposal {
+    /// The columns of everything in it, and what has them.
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = (&SchemaRef, Of)> {
+        let of_files = self.files.iter().map(|file| (&file.schema, Of::File));
+        of_files.chain(self.rows.iter().map(|rows| (&rows.schema, Of::Rows)))
+    }
+}
+
+/// Where a proposal is in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The version that it is in, or a later one.
+    pub version: u64,
+    /// What its rows became.
+    pub shared: Vec<PublishedFile>,
 }
 
 /// Why a proposal is not in the table.
@@ -108,17 +145,21 @@ pub struct Known {
     pub(crate) schema_text: String,
 }
 
-pub(crate) enum Request {
-    Commit { proposal: Proposal, reply: oneshot::Sender<Result<u64, CommitError>> },
-    Look { reply: oneshot::Sender<Result<Known, CommitError>> },
+/// A proposal on its way to the table's task.
+struct Request {
+    proposal: Proposal,
+    reply: oneshot::Sender<Answer>,
+    asked_at: Instant,
 }
 
 /// A handle to a table. The table's task ends with the last one.
 #[derive(Clone)]
 pub struct Table {
     requests: mpsc::UnboundedSender<Request>,
+    keeper: Arc<tokio::sync::Mutex<Keeper>>,
     known: Arc<Mutex<Known>>,
     location: Arc<str>,
+    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     merge_schema: bool,
 }
 
@@ -134,28 +175,30 @@ impl Table {
     pub async fn open(store: Store, options: TableOptions) -> Result<Table, CommitError> {
         let known: Arc<Mutex<Known>> = Arc::default();
         let (location, merge_schema) = (options.location.as_str().into(), options.merge_schema);
+        let (now_ms, maker) = (options.now_ms.clone(), FileMaker::new(&store, &options));
         let log = Log::new(store, &options.location).map_err(CommitError::Refused)?;
         let mut keeper = Keeper::new(log.clone(), options.clone(), known.clone());
         keeper.reload().await?;
         keeper.check()?;
         let (requests, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(keep(keeper, inbox, upkeep::begin(&log, &options)));
-        Ok(Table { requests, known, location, merge_schema })
+        let upkeep = upkeep::begin(&log, &options);
+        let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
+        tokio::spawn(keep(keeper.clone(), maker, inbox, upkeep));
+        Ok(Table { requests, keeper, known, location, now_ms, merge_schema })
     }
 
-    /// Makes `proposal` a part of the table, together with what other lanes propose at the same time; the version that it is
-    /// in, or was in already. Dropping the future takes nothing back.
-    pub async fn commit(&self, proposal: Proposal) -> Result<u64, CommitError> {
+    /// Makes `proposal` a part of the table, together with what other lanes propose at the same time. A store that does not
+    /// answer is asked again without end. Dropping the future takes back what is not on its way; what is may still happen.
+    pub async fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.requests.send(Request::Commit { proposal, reply });
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        let _ = self.requests.send(Request { proposal, reply, asked_at: Instant::now() });
+        let gone = |_| Err(CommitError::Unanswered("the task that keeps the table ended".to_owned()));
+        answer.await.unwrap_or_else(gone)
     }
 
     /// Reads what others committed; what is known then.
     pub async fn look(&self) -> Result<Known, CommitError> {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.requests.send(Request::Look { reply });
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        self.keeper.lock().await.look().await
     }
 
     /// What is known without asking the store.
@@ -168,20 +211,14 @@ impl Table {
         columns(&self.peek(|known| known.schema.clone()))
     }
 
-    /// Why rows with `schema`, whose times are those of tables ([`writer::table_schema`]), cannot be in it as it is now; `None`
-    /// when they can.
-    pub fn refusal(&self, schema: &Schema) -> Option<String> {
-        let known = self.peek(|known| known.schema.clone());
-        let fitted = match &*known {
-            Value::Null => struct_type(schema).map(|_| ()),
-            known => grown(known, schema, self.merge_schema).map(|_| ()),
-        };
-        fitted.err()
-    }
-
     /// A part of what is known without asking the store.
     pub(crate) fn peek<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
         look(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The wall clock.
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.now_ms)()
     }
 
     /// Its directory in the store.
@@ -190,17 +227,39 @@ impl Table {
     }
 }
 
-fn gone() -> CommitError {
-    CommitError::Unanswered("the task that keeps the table ended".to_owned())
+impl TableOfFiles for Table {
+    fn refusal(&self, schema: &Schema) -> Option<String> {
+        let known = self.peek(|known| known.schema.clone());
+        let fitted = match &*known {
+            Value::Null => struct_type(schema).map(|_| ()),
+            known => grown(known, schema, Of::Rows, self.merge_schema).map(|_| ()),
+        };
+        fitted.err()
+    }
+
+    fn file_columns(&self, schema: &SchemaRef) -> SchemaRef {
+        let known = self.peek(|known| known.schema.clone());
+        match grown(&known, schema, Of::Rows, true) {
+            Ok(grown) => columns_for(grown.as_ref().unwrap_or(&known), std::slice::from_ref(schema)),
+            // There is no table yet, or it refuses them.
+            Err(_) => schema.clone(),
+        }
+    }
 }
 
-/// Serves requests until no handle is left.
-async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>, _upkeep: Option<Upkeep>) {
+/// Serves proposals until no handle is left. While files are made for one commit, the next gathers.
+async fn keep(
+    keeper: Arc<tokio::sync::Mutex<Keeper>>,
+    maker: FileMaker,
+    mut inbox: mpsc::UnboundedReceiver<Request>,
+    _upkeep: Option<Upkeep>,
+) {
+    let linger = keeper.lock().await.linger();
     while let Some(first) = inbox.recv().await {
-        let since = Instant::now();
+        let since = first.asked_at;
         let mut requests = vec![first];
         // Lanes that cut at the same time come one after the other; they share a commit.
-        let until = since + keeper.linger();
+        let until = since + linger;
         let mut is_over = false;
         while !is_over {
             tokio::select! {
@@ -212,25 +271,24 @@ async fn keep(mut keeper: Keeper, mut inbox: mpsc::UnboundedReceiver<Request>, _
                 () = sleep_until(until) => is_over = true,
             }
         }
-        let (mut proposals, mut looks) = (Vec::new(), Vec::new());
-        for request in requests {
-            match request {
-                // A lane that is gone wants nothing any more.
-                Request::Commit { proposal, reply } if !reply.is_closed() => proposals.push((proposal, reply)),
-                Request::Commit { .. } => {}
-                Request::Look { reply } => looks.push(reply),
-            }
-        }
-        if !looks.is_empty() {
-            let answer = keeper.look().await;
-            for reply in looks {
-                let _ = reply.send(answer.clone());
-            }
-        }
+        let proposals = requests.into_iter().map(|request| (request.proposal, request.reply)).collect();
         for group in groups(proposals) {
-            let (proposals, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            for (answer, reply) in keeper.commit(&proposals, since).await.into_iter().zip(replies) {
-                let _ = reply.send(answer);
+            commit(&keeper, &maker, Batch::new(group, since)).await;
+        }
+    }
+}
+
+/// Works until every lane of `batch` has its answer or is gone.
+async fn commit(keeper: &tokio::sync::Mutex<Keeper>, maker: &FileMaker, mut batch: Batch) {
+    loop {
+        batch.forget_gone();
+        let next = keeper.lock().await.commit(&mut batch).await;
+        match next {
+            Next::Answered => return,
+            Next::Files { columns } => maker.make_files(&mut batch, &columns).await,
+            Next::Again(why) => {
+                warn!(%why, "the table does not answer, committing again");
+                sleep(maker.redelivery()).await;
             }
         }
     }

@@ -9,11 +9,11 @@ use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
-use writer::{Abilities, Fate, FaultyStore, FileStatistics, Request, RetryRules, Store};
+use writer::{Abilities, Fate, FaultyStore, FileStatistics, Request, RetryRules, Store, TableOfFiles};
 
 use crate::decide::Wish;
 use crate::metrics::Metrics;
-use crate::table::{CommitError, NewFile, Proposal, Table, TableOptions};
+use crate::table::{CommitError, Committed, NewFile, Proposal, Table, TableOptions};
 use crate::upkeep::UpkeepOptions;
 
 pub(crate) fn store(objects: Arc<dyn ObjectStore>) -> Store {
@@ -39,6 +39,7 @@ pub(crate) fn options(seed: u64) -> TableOptions {
         seed,
         upkeep: UpkeepOptions::default(),
         metrics: Metrics::default().table("c", "t"),
+        encoded: Arc::new(|_| ()),
     }
 }
 
@@ -54,8 +55,13 @@ fn proposal_of(app_id: &str, start: i64, end: i64, writer: &str, schema: Arc<Sch
         schema,
         partition_values: Map::new(),
         statistics: FileStatistics { rows: (end - start).unsigned_abs(), columns: Vec::new() },
+        written_ms: 1_700_000_000_000,
     };
-    Proposal { wish: Wish { app_id: app_id.to_owned(), start, end }, files: vec![file] }
+    Proposal { wish: Wish { app_id: app_id.to_owned(), start, end }, files: vec![file], rows: Vec::new() }
+}
+
+fn in_version(version: u64) -> Result<Committed, CommitError> {
+    Ok(Committed { version, shared: Vec::new() })
 }
 
 pub(crate) fn proposal(app_id: &str, start: i64, end: i64) -> Proposal {
@@ -114,14 +120,15 @@ async fn a_commit_without_contention_is_one_request_and_a_table_is_opened_by_few
     let table = Table::open(store(Arc::new(counted.clone())), options(1)).await.unwrap();
     table.commit(proposal("c:t:0", 0, 1)).await.unwrap();
     let before = requests();
-    for offset in 1..21 {
-        assert_eq!(table.commit(proposal("c:t:0", offset, offset + 1)).await, Ok(offset.unsigned_abs() + 1));
+    for offset in 1i64..21 {
+        let committed = table.commit(proposal("c:t:0", offset, offset + 1)).await;
+        assert_eq!(committed, in_version(offset.unsigned_abs() + 1));
     }
     let after = requests();
     assert_eq!([0, 1, 2, 3].map(|kind| after[kind] - before[kind]), [20, 0, 0, 0], "PUT, GET, HEAD, LIST");
     let both = [table.commit(proposal("c:t:0", 21, 22)), table.commit(proposal("c:t:1", 0, 9))];
     for version in futures::future::join_all(both).await {
-        assert_eq!(version, Ok(22), "lanes that cut together share a commit");
+        assert_eq!(version, in_version(22), "lanes that cut together share a commit");
     }
     let before = requests();
     let other = Table::open(store(Arc::new(counted.clone())), options(2)).await.unwrap();
@@ -172,9 +179,21 @@ async fn what_somebody_else_wrote_is_not_written_again() {
     let error = zombie.commit(proposal("c:t:0", 5, 7)).await.unwrap_err();
     assert!(matches!(&error, CommitError::Overtaken(why) if why.contains("goes on at offset 9")), "{error}");
     // Another topic-partition is not concerned, and the same cut again is there already.
-    assert_eq!(zombie.commit(proposal("c:t:1", 0, 2)).await, Ok(3));
-    assert_eq!(zombie.commit(proposal("c:t:0", 5, 9)).await, Ok(3));
+    assert_eq!(zombie.commit(proposal("c:t:1", 0, 2)).await, in_version(3));
+    assert_eq!(zombie.commit(proposal("c:t:0", 5, 9)).await, in_version(3));
     assert_eq!(ranges(&log(&objects).await, "c:t:0"), [(0, 5), (5, 9)]);
+}
+
+#[tokio::test]
+async fn files_that_waited_for_longer_than_vacuum_may_leave_them_are_not_committed() {
+    let objects = Arc::new(InMemory::new());
+    let table = Table::open(store(objects.clone()), options(1)).await.unwrap();
+    let mut late = proposal("c:t:0", 0, 5);
+    late.files[0].written_ms -= 24 * 60 * 60 * 1_000 + 1;
+    let error = table.commit(late).await.unwrap_err();
+    assert!(matches!(&error, CommitError::Overtaken(why) if why.contains("waited for more than a day")), "{error}");
+    table.commit(proposal("c:t:0", 0, 5)).await.unwrap();
+    assert_eq!(ranges(&log(&objects).await, "c:t:0"), [(0, 5)]);
 }
 
 #[tokio::test]

@@ -273,6 +273,7 @@ fn sluice(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Erro
             schema: "".into(),
             config: fingerprint,
             tagging: None,
+            shared_bytes: 0,
         },
         given_schema: None,
         fingerprint,

@@ -263,10 +263,12 @@ impl TaskMetrics {
         let TaskLabels { connector, task } = &self.labels;
         let labels = ReasonLabels { connector: connector.clone(), task: *task, reason: reason.as_str() };
         self.all.cuts.get_or_create(&labels).inc();
-        self.files.inc_by(files.len() as u64);
         for file in files {
             self.published.inc_by(file.records);
-            self.file_bytes.inc_by(file.bytes);
+            if !file.is_counted_elsewhere {
+                self.files.inc();
+                self.file_bytes.inc_by(file.bytes);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use model::{CutReason, OffsetRange, Plan, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::{debug, warn};
-use writer::{Committer, OpenCut, PublishError, PublishedFile, Store};
+use writer::{Committer, FinishedFile, OpenCut, PublishError, PublishedFile, Store};
 
 use crate::lane::{FromLane, Outbox, PlanNeeded};
 use crate::{Share, TaskError};
@@ -42,8 +42,8 @@ impl Publisher {
     async fn publish(&self, cut: ClosedCut) -> Result<(), TaskError> {
         let ClosedCut { open, range, plan, reason, is_replay, share } = cut;
         let files = open.finish(range, &plan).await?;
-        // The rows are gone; parts are in the store, and the bytes of small files wait here.
-        share.resize(files.iter().filter(|file| !file.is_multipart()).map(|file| file.bytes as usize).sum());
+        // Parts are in the store; the bytes of small files wait here, or their rows.
+        share.resize(files.iter().map(FinishedFile::held_bytes).sum());
         let (reply, planned) = oneshot::channel();
         let plan = match (self.committer.needs_plan(), is_replay) {
             (false, _) => PlanNeeded::None,
@@ -65,10 +65,7 @@ impl Publisher {
         Ok(())
     }
 
-    async fn publish_until_visible(
-        &self,
-        mut files: Vec<writer::FinishedFile>,
-    ) -> Result<Vec<PublishedFile>, TaskError> {
+    async fn publish_until_visible(&self, mut files: Vec<FinishedFile>) -> Result<Vec<PublishedFile>, TaskError> {
         loop {
             match self.committer.publish(files).await {
                 Ok(published) => return Ok(published),

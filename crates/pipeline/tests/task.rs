@@ -158,6 +158,7 @@ impl World {
                 schema: "".into(),
                 config,
                 tagging: None,
+                shared_bytes: 0,
             },
             given_schema: None,
             fingerprint: config,

@@ -20,7 +20,7 @@ use writer::{
 
 use crate::consumer::{self, Consumer, consumer};
 use crate::dead_letters;
-use crate::delta_connector::{self, TableRecovery, Tables};
+use crate::delta_connector::{self, Surroundings, TableRecovery, Tables};
 use crate::delta_upkeep;
 use crate::guarantee;
 use crate::offsets::{Group, Target};
@@ -233,8 +233,7 @@ impl House {
         let mut committer: Arc<dyn Committer> = Arc::new(ObjectCommitter::new(store.clone(), on_existing));
         if let Some(table) = &table {
             schemas = delta_connector::fit_recipe(&mut recipe, schemas, &settings, table, seed)?;
-            let wait = store.rules().redelivery;
-            committer = Arc::new(DeltaCommitter::new(committer, Table::clone(table), &task.connector, wait));
+            committer = Arc::new(DeltaCommitter::new(committer, Table::clone(table), &task.connector));
         }
         let queues = self.budget.share();
         queues.resize(source_config.fetch_bytes + source_config.queue_bytes_max);
@@ -274,12 +273,23 @@ impl House {
         if probe.conditional != Conditional::Honoured {
             return Err(TaskError::Refused(table_positions::overwrites(store, probe)));
         }
-        let clock = self.clock.clone();
-        let now_ms = Arc::new(move || clock.now_ms());
-        let table = self.tables.open(&task.connector, given, store, &self.table_metrics, now_ms, seed).await?;
+        let table = self.tables.open(&task.connector, given, store, self.surroundings(seed)).await?;
         let consumer = self.consumer(&task.connector, of_lanes)?.properties;
         table_owner::claim(store, table.location(), &task.connector, consumer).await?;
         Ok(table)
+    }
+
+    /// What this process gives its tables.
+    pub(crate) fn surroundings(&self, seed: u64) -> Surroundings<'_> {
+        let (clock, share) = (self.clock.clone(), self.budget.share());
+        // It shrinks by itself when the store has answered.
+        share.leave();
+        Surroundings {
+            metrics: &self.table_metrics,
+            now_ms: Arc::new(move || clock.now_ms()),
+            encoded: Arc::new(move |bytes| share.resize(bytes)),
+            seed,
+        }
     }
 
     /// What writes the bad records of `task`, when they have a topic; it is made if it is not there.

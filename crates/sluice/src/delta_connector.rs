@@ -17,7 +17,7 @@ use source::{Recovered, Recovery, StartAt, Starting};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use writer::{ColumnsPartitioner, ParquetFormat, TableFormat};
+use writer::{ColumnsPartitioner, ParquetFormat, TableFormat, TableOfFiles};
 
 use crate::{delta_upkeep, spark_options};
 
@@ -231,26 +231,35 @@ pub(crate) fn guarantee(settings: &Settings) -> Result<String, Invalid> {
     ))
 }
 
+/// What a process gives its tables.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) metrics: &'a delta::Metrics,
+    /// Wall clock in milliseconds.
+    pub(crate) now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Counts bytes of files that lanes share in the memory budget.
+    pub(crate) encoded: Arc<dyn Fn(usize) + Send + Sync>,
+    pub(crate) seed: u64,
+}
+
 /// How the table of connector `name` is made and written to.
 pub(crate) fn table_options(
     name: &str,
     settings: &Settings,
-    metrics: &delta::Metrics,
-    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
-    seed: u64,
+    surroundings: Surroundings<'_>,
 ) -> Result<TableOptions, Invalid> {
     let place = Place::parse(&settings.required_string(&PATH)?).map_err(|why| Invalid::new(PATH.name, why))?;
     let interval = spark_options::commit_interval(settings)?;
     Ok(TableOptions {
-        metrics: metrics.table(name, settings.text(&PATH).unwrap_or_default()),
+        metrics: surroundings.metrics.table(name, settings.text(&PATH).unwrap_or_default()),
         location: place.location,
         partition_columns: settings.is_set(&PARTITION_BY).then(|| settings.list(&PARTITION_BY)).transpose()?,
         properties: properties(settings),
         merge_schema: settings.boolean(&MERGE_SCHEMA)?,
         user_metadata: settings.string(&spark_options::USER_METADATA)?,
         linger: (interval / 10).min(LINGER_MAX),
-        now_ms,
-        seed,
+        now_ms: surroundings.now_ms,
+        seed: surroundings.seed,
+        encoded: surroundings.encoded,
         upkeep: UpkeepOptions::default(),
     })
 }
@@ -281,11 +290,9 @@ impl Tables {
         name: &str,
         settings: &Settings,
         store: &writer::Store,
-        metrics: &delta::Metrics,
-        now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
-        seed: u64,
+        surroundings: Surroundings<'_>,
     ) -> Result<Arc<Table>, pipeline::TaskError> {
-        let mut options = table_options(name, settings, metrics, now_ms, seed)?;
+        let mut options = table_options(name, settings, surroundings)?;
         options.upkeep = delta_upkeep::options(settings, spark_options::commit_interval(settings)?, &self.turn)?;
         let mut tables = self.open.lock().await;
         let key = format!("{name} {} {}", store.name(), options.location);
@@ -317,6 +324,10 @@ fn properties(settings: &Settings) -> Map<String, Value> {
     of_table.map(|(name, text)| (name.clone(), json!(text))).collect()
 }
 
+/// Bytes of rows that a lane holds in one file before the file gets an encoder and is the lane's own. Its Parquet is some
+/// megabytes then, which is worth a file.
+const SHARED_BYTES: usize = 32 * 1024 * 1024;
+
 /// Makes lanes write the files of `table`, and read records as its columns have them. A given schema that the table cannot
 /// take is refused.
 pub(crate) fn fit_recipe(
@@ -336,9 +347,10 @@ pub(crate) fn fit_recipe(
         )));
     }
     let of_table = TableColumns { now: columns_now(table, recipe), may_grow: settings.boolean(&MERGE_SCHEMA)? };
-    let asked = table.clone();
     let format = TableFormat::new(ParquetFormat::from_settings(settings)?, columns.clone());
-    recipe.files.format = Arc::new(format.refusing(Arc::new(move |schema| asked.refusal(schema))));
+    recipe.files.format = Arc::new(format.of(table.clone()));
+    // Tags of an object tell offsets, which an object of many topic-partitions has not.
+    recipe.files.shared_bytes = if recipe.files.tagging.is_none() { SHARED_BYTES } else { 0 };
     recipe.partitioner = Box::new(move || Box::new(ColumnsPartitioner::new(columns.clone())));
     let extension = recipe.files.format.extension().to_owned();
     let (location, names) = (table.location().to_owned(), Mutex::new(StdRng::seed_from_u64(seed)));

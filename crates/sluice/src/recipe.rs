@@ -264,6 +264,7 @@ impl Dry {
                 schema: "".into(),
                 config: self.fingerprint,
                 tagging: self.tagging,
+                shared_bytes: 0,
             },
             given_schema: self.given_schema,
             fingerprint: self.fingerprint,

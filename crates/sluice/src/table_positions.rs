@@ -1,7 +1,5 @@
 //! What commands and REST do with the table of a connector that does not run: see and set where it goes on.
 
-use std::sync::Arc;
-
 use delta::{Known, Positions, PositionsSet, Table, TableOptions};
 use model::{Config, Invalid, Settings};
 use supervisor::OffsetsError;
@@ -36,9 +34,7 @@ impl House {
         if probe.conditional != Conditional::Honoured {
             return Err(OffsetsError(overwrites(&store, probe)));
         }
-        let clock = self.clock.clone();
-        let now_ms = Arc::new(move || clock.now_ms());
-        let options = delta_connector::table_options(name, &given, &self.table_metrics, now_ms, seed());
+        let options = delta_connector::table_options(name, &given, self.surroundings(seed()));
         Ok(Some((store, options.map_err(wrong)?)))
     }
 

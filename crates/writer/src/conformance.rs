@@ -170,6 +170,7 @@ pub fn context_of(store: &Store, prefix: &str, format: &Arc<dyn Format>) -> Arc<
         schema: "v1".into(),
         config: Fingerprint::of([&b"conformance"[..]]),
         tagging: None,
+        shared_bytes: 0,
     })
 }
 

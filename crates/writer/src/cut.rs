@@ -12,7 +12,7 @@ use model::{Batch, Nonce, OffsetRange, Plan, TopicPartition, ValueSchema, Values
 use crate::error::Error;
 use crate::file_context::FileContext;
 use crate::held::{all_have_values, batch_identity};
-use crate::open_file::{OpenFile, WholeCut, Whose};
+use crate::open_file::{OpenFile, Whole, Whose};
 use crate::partition::is_of_tombstones;
 use crate::publish::FinishedFile;
 use crate::upload::Upload;
@@ -221,6 +221,13 @@ impl OpenCut {
 
     async fn encode(&mut self, index: usize, ends_group: bool) -> Result<(), Error> {
         let file = &mut self.files[index];
+        let at_once = file.context.limits.rows_bytes;
+        // What was held so that it could be shared is more than should be encoded without a pause.
+        while file.context.shared_bytes > 0 && file.held.bytes() > 2 * at_once {
+            self.encoded_anything |= file.encode_first(at_once, false, &self.whose)?;
+            file.send_full_parts(&self.whose).await?;
+            tokio::task::yield_now().await;
+        }
         self.encoded_anything |= file.encode(ends_group, &self.whose)?;
         file.send_full_parts(&self.whose).await
     }
@@ -230,7 +237,7 @@ impl OpenCut {
     /// any of them tells the whole cut. On an error uploads are aborted: read the cut again from its start.
     pub async fn finish(mut self, range: OffsetRange, plan: &Plan) -> Result<Vec<FinishedFile>, Error> {
         debug_assert_eq!((range.end(), self.nonce()), (plan.end(), plan.nonce), "the plan of another cut");
-        let whole = WholeCut { range, plan: plan.to_metadata() };
+        let whole = Whole::Cut { range, plan: plan.to_metadata() };
         self.compact();
         for index in 0..self.files.len() {
             if index % FILES_WITHOUT_A_PAUSE == FILES_WITHOUT_A_PAUSE - 1 {

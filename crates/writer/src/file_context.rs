@@ -64,6 +64,9 @@ pub struct FileContext {
     pub config: Fingerprint,
     /// Tags of the files of values; `None` for none.
     pub tagging: Option<Tagging>,
+    /// Files with fewer bytes of rows than this are handed on as rows when their cut ends ([`crate::FileRows`]), so that
+    /// several can become one object; 0 where each is an object of its own.
+    pub shared_bytes: usize,
 }
 
 impl fmt::Debug for FileContext {

@@ -176,8 +176,13 @@ pub trait Encoder: Send {
     fn take(&mut self) -> Result<Bytes, String>;
 
     /// Ends the file; `footer` repeats and completes what was given at the start. Returns the bytes since the last
-    /// [`Self::take`]; nothing but [`Self::statistics`] may be called afterwards.
+    /// [`Self::take`]; nothing but [`Self::columns`] and [`Self::statistics`] may be called afterwards.
     fn finish(&mut self, footer: &FileFooter) -> Result<Bytes, String>;
+
+    /// The columns of its rows, where they are others than those that it was opened with.
+    fn columns(&self) -> Option<&SchemaRef> {
+        None
+    }
 
     /// What the finished file tells of its rows; `None` where nobody asks.
     fn statistics(&self) -> Option<FileStatistics> {

@@ -85,8 +85,19 @@ impl HeldRows {
 
     /// All rows, leaving none.
     pub(crate) fn take(&mut self) -> Vec<Values> {
-        (self.bytes, self.rows) = (0, 0);
-        self.slices.drain(..).map(|slice| slice.values).collect()
+        self.take_first(usize::MAX)
+    }
+
+    /// The first rows, with no fewer than `bytes` if there are as many.
+    pub(crate) fn take_first(&mut self, bytes: usize) -> Vec<Values> {
+        let (mut count, mut taken) = (0, 0);
+        while taken < bytes && count < self.slices.len() {
+            taken += self.slices[count].bytes;
+            self.rows -= self.slices[count].values.len();
+            count += 1;
+        }
+        self.bytes -= taken;
+        self.slices.drain(..count).map(|slice| slice.values).collect()
     }
 
     /// Replaces the columns of all rows.

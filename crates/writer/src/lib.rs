@@ -33,6 +33,7 @@ mod encryption;
 mod error;
 mod faulty;
 mod file_context;
+mod file_rows;
 mod format;
 mod held;
 mod json_format;
@@ -74,6 +75,7 @@ pub use encryption::{S3_SSE_CUSTOMER_KEY, S3_SSE_KMS_KEY_ID, S3_SSEA_NAME};
 pub use error::{Error, Failure, OpenError, PublishError};
 pub use faulty::{Fate, FaultyStore, Happened, Request};
 pub use file_context::{FileContext, FileLimits, ObjectKey};
+pub use file_rows::FileRows;
 pub use format::{BuildFormat, Encoder, FORMAT_CLASS, FORMATS, FileFooter, Format, LabelPlace, Mark, format};
 pub use json_format::{JSON_DECIMAL_FORMAT, JsonFormat};
 pub use kafka_columns::{KAFKA_COLUMNS, KAFKA_COLUMNS_PREFIX, KafkaColumns, NameClash, WithColumns};
@@ -99,7 +101,7 @@ pub use s3::{
 pub use s3_client::{S3_PATH_STYLE_ACCESS_ENABLED, S3_WAN_MODE};
 pub use statistics::{Bound, ColumnStatistics, FileStatistics};
 pub use store::{Abilities, Created, ListedObject, RetryRules, Store};
-pub use table_format::{RefusalOfTable, TableFormat, table_schema};
+pub use table_format::{TableFormat, TableOfFiles, table_schema};
 pub use tagging::{S3_OBJECT_BEHAVIOR_ON_TAGGING_ERROR, S3_OBJECT_TAGGING, S3_OBJECT_TAGGING_KEY_VALUE_PAIRS, Tagging};
 pub use views::{
     HEADERS_FORMAT_CLASS, KEYS_FORMAT_CLASS, STORE_KAFKA_HEADERS, STORE_KAFKA_KEYS, View, ViewFormat, Views,

@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::error::Error;
 use crate::file_context::FileContext;
+use crate::file_rows::FileRows;
 use crate::format::{self, Encoder, FileFooter, Mark};
 use crate::held::HeldRows;
 use crate::publish::{Body, FinishedFile};
@@ -23,11 +24,16 @@ pub(crate) struct Whose {
     pub(crate) nonce: Nonce,
 }
 
-/// What is known of a cut when it takes no more rows.
-pub(crate) struct WholeCut {
-    pub(crate) range: OffsetRange,
-    /// The plan as it is committed.
-    pub(crate) plan: String,
+/// What is known of a file when it takes no more rows.
+pub(crate) enum Whole {
+    /// They are of one cut.
+    Cut {
+        range: OffsetRange,
+        /// The plan as it is committed.
+        plan: String,
+    },
+    /// They are of several cuts.
+    Several,
 }
 
 pub(crate) struct OpenFile {
@@ -43,7 +49,7 @@ pub(crate) struct OpenFile {
     pub(crate) first: Offset,
     /// Offset of its last row.
     last: Offset,
-    /// Columns of its rows; `None` while they are schemaless.
+    /// Columns of its rows, of the file once it is whole; `None` while they are schemaless.
     pub(crate) schema: Option<SchemaRef>,
     /// What its first rows say of their schema beside its fields.
     pub(crate) value_schema: Option<Arc<ValueSchema>>,
@@ -122,19 +128,33 @@ impl OpenFile {
     pub(crate) fn is_full(&self) -> bool {
         let limits = self.context.limits;
         let is_group = self.group_rows + self.held.rows() >= limits.row_group_rows;
-        is_group || self.held.bytes() >= limits.rows_bytes.min(limits.row_group_bytes)
+        let held_max = if self.encoder.is_none() { self.context.shared_bytes } else { 0 };
+        is_group || self.held.bytes() >= limits.rows_bytes.max(held_max).min(limits.row_group_bytes)
+    }
+
+    /// Whether it ends as rows, which another object takes up.
+    fn is_shared(&self) -> bool {
+        let may_be = self.context.shared_bytes > 0 && self.view == View::Values;
+        may_be && self.encoder.is_none() && self.held.rows() > 0
     }
 
     /// Encodes the rows that it holds; the row group ends when it is full, or when `ends_group` says so. Says whether there
     /// was anything to encode.
     pub(crate) fn encode(&mut self, ends_group: bool, whose: &Whose) -> Result<bool, Error> {
+        self.encode_first(usize::MAX, ends_group, whose)
+    }
+
+    /// As [`Self::encode`], but only the first rows that it holds, with about so many bytes.
+    pub(crate) fn encode_first(&mut self, bytes: usize, ends_group: bool, whose: &Whose) -> Result<bool, Error> {
         let limits = self.context.limits;
         self.group_rows += self.held.rows();
         self.group_bytes += self.held.bytes();
         if self.group_rows == 0 {
             return Ok(false);
         }
-        let rows = self.held.take();
+        let rows = self.held.take_first(bytes);
+        self.group_rows -= self.held.rows();
+        self.group_bytes -= self.held.bytes();
         let is_full = self.group_rows >= limits.row_group_rows || self.group_bytes >= limits.row_group_bytes;
         let ends_group = ends_group || is_full;
         if ends_group {
@@ -179,12 +199,16 @@ impl OpenFile {
     }
 
     /// Encodes the rest and waits until every part is there.
-    pub(crate) async fn finish(&mut self, whole: &WholeCut, whose: &Whose) -> Result<(), Error> {
+    pub(crate) async fn finish(&mut self, whole: &Whole, whose: &Whose) -> Result<(), Error> {
+        if self.is_shared() {
+            return Ok(());
+        }
         self.encode(false, whose)?;
         let footer = self.footer(whose, Some(whole));
         let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
         let last = encoder.finish(&footer).map_err(|reason| self.rows_error(whose, reason))?;
         self.statistics = encoder.statistics();
+        self.schema = encoder.columns().cloned().or(self.schema.take());
         self.bytes += last.len() as u64;
         self.encoded.push(last);
         if self.upload.is_none() {
@@ -212,12 +236,16 @@ impl OpenFile {
     }
 
     /// What is to be published, once [`Self::finish`] is done.
-    pub(crate) fn finished(mut self, whole: &WholeCut, whose: &Whose) -> FinishedFile {
-        let end = whole.range.end();
+    pub(crate) fn finished(mut self, whole: &Whole, whose: &Whose) -> FinishedFile {
+        let (cut, end) = match whole {
+            Whole::Cut { range, .. } => (*range, Some(range.end())),
+            Whole::Several => (OffsetRange::empty_at(self.first), None),
+        };
         let metadata = self.footer(whose, Some(whole)).to_metadata();
-        let body = match self.upload.take() {
-            Some(upload) => Body::Upload(Box::new(upload)),
-            None => Body::Put(self.encoded.take(usize::MAX)),
+        let body = match (self.upload.take(), self.schema.clone().filter(|_| self.is_shared())) {
+            (Some(upload), _) => Body::Upload(Box::new(upload)),
+            (None, Some(schema)) => Body::Rows(self.rows(schema, whose)),
+            (None, None) => Body::Put(self.encoded.take(usize::MAX)),
         };
         let tagging = self.context.tagging.as_ref().filter(|_| self.view == View::Values);
         FinishedFile {
@@ -227,16 +255,33 @@ impl OpenFile {
             records: if self.counts_records { self.rows } else { 0 },
             bytes: self.bytes,
             topic_partition: whose.topic_partition.clone(),
-            cut: whole.range,
+            cut,
             path: self.path,
             schema: self.schema,
             statistics: self.statistics,
-            range: OffsetRange::new(self.first, end).unwrap_or(OffsetRange::empty_at(self.first)),
-            mark: Mark { nonce: whose.nonce, end: Some(end), rows: Some(self.rows) },
+            range: end
+                .and_then(|end| OffsetRange::new(self.first, end).ok())
+                .unwrap_or(OffsetRange::empty_at(self.first)),
+            mark: Mark { nonce: whose.nonce, end, rows: Some(self.rows) },
             metadata,
             tags: tagging.map(|tagging| tagging.of(self.first, self.last, self.rows)),
             format: Arc::clone(&self.context.format),
             body,
+        }
+    }
+
+    fn rows(&mut self, schema: SchemaRef, whose: &Whose) -> FileRows {
+        FileRows {
+            context: Arc::clone(&self.context),
+            whose: whose.clone(),
+            path: Arc::clone(&self.path),
+            first: self.first,
+            last: self.last,
+            schema,
+            value_schema: self.value_schema.clone(),
+            bytes: self.held.bytes() + self.held.overhead_bytes(),
+            slices: self.held.take().into(),
+            rows: self.rows,
         }
     }
 
@@ -245,18 +290,22 @@ impl OpenFile {
     }
 
     /// What it says of itself; what only the end of the cut knows is left out before it.
-    fn footer(&self, whose: &Whose, whole: Option<&WholeCut>) -> FileFooter {
+    fn footer(&self, whose: &Whose, whole: Option<&Whole>) -> FileFooter {
         let mut entries = vec![
             (format::NONCE, whose.nonce.to_string()),
             (format::TOPIC, whose.topic_partition.topic.to_string()),
             (format::PARTITION, whose.topic_partition.partition.to_string()),
             (format::START, self.first.to_string()),
         ];
-        if let Some(WholeCut { range, plan }) = whole {
-            entries.push((format::END, range.end().to_string()));
-            entries.push((format::ROWS, self.rows.to_string()));
-            entries.push((format::CUT, range.start().to_string()));
-            entries.push((format::PLAN, plan.clone()));
+        match whole {
+            Some(Whole::Cut { range, plan }) => {
+                entries.push((format::END, range.end().to_string()));
+                entries.push((format::ROWS, self.rows.to_string()));
+                entries.push((format::CUT, range.start().to_string()));
+                entries.push((format::PLAN, plan.clone()));
+            }
+            Some(Whole::Several) => entries.push((format::ROWS, self.rows.to_string())),
+            None => {}
         }
         if !self.context.schema.is_empty() {
             entries.push((format::SCHEMA, self.context.schema.to_string()));

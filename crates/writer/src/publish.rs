@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, PublishError};
+use crate::file_rows::FileRows;
 use crate::format::{self, Format, LabelPlace, Mark};
 use crate::label::{Label, read_label};
 use crate::statistics::FileStatistics;
@@ -52,7 +53,7 @@ pub struct FinishedFile {
     pub range: OffsetRange,
     /// What the partitioner said of its rows.
     pub path: Arc<str>,
-    /// Columns of its rows; `None` for values without a schema.
+    /// Columns of its rows, as the file has them once they are encoded; `None` for values without a schema.
     pub schema: Option<SchemaRef>,
     /// What it tells of its rows, where the format tells that.
     pub statistics: Option<FileStatistics>,
@@ -68,6 +69,8 @@ pub struct FinishedFile {
 pub(crate) enum Body {
     /// Here.
     Put(PutPayload),
+    /// Not made yet.
+    Rows(FileRows),
     /// In the store, as parts of an invisible upload.
     Upload(Box<Upload>),
     /// In the object that everybody can read.
@@ -78,6 +81,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Body::Put(payload) => write!(f, "Put({} bytes)", payload.content_length()),
+            Body::Rows(rows) => rows.fmt(f),
             Body::Upload(upload) => upload.fmt(f),
             Body::Visible => f.write_str("Visible"),
         }
@@ -88,15 +92,32 @@ impl FinishedFile {
     /// Whether it went up in parts.
     pub fn is_multipart(&self) -> bool {
         match &self.body {
-            Body::Put(_) | Body::Visible => false,
+            Body::Put(_) | Body::Rows(_) | Body::Visible => false,
             Body::Upload(_) => true,
+        }
+    }
+
+    /// Its rows, where they wait to share an object with those of other files.
+    pub fn rows_to_share(&self) -> Option<&FileRows> {
+        match &self.body {
+            Body::Rows(rows) => Some(rows),
+            Body::Put(_) | Body::Upload(_) | Body::Visible => None,
+        }
+    }
+
+    /// Bytes that it takes in memory until it is published.
+    pub fn held_bytes(&self) -> usize {
+        match &self.body {
+            Body::Put(payload) => payload.content_length(),
+            Body::Rows(rows) => rows.bytes(),
+            Body::Upload(_) | Body::Visible => 0,
         }
     }
 
     /// Removes the parts of files that will not be published.
     pub async fn discard(files: Vec<FinishedFile>) {
         let uploads = files.into_iter().filter_map(|file| match file.body {
-            Body::Put(_) | Body::Visible => None,
+            Body::Put(_) | Body::Rows(_) | Body::Visible => None,
             Body::Upload(upload) => Some(upload.abort()),
         });
         join_all(uploads).await;
@@ -116,6 +137,8 @@ pub struct PublishedFile {
     pub bytes: u64,
     /// It was visible before this call.
     pub already_there: bool,
+    /// The object holds rows of another cut too, which counts it and its bytes.
+    pub is_counted_elsewhere: bool,
 }
 
 /// Makes finished files visible.
@@ -280,6 +303,7 @@ impl ObjectCommitter {
         let Shown { already_there, is_tagged } = match &file.body {
             Body::Put(payload) => self.put(file, payload).await?,
             Body::Upload(_) => self.complete(file).await?,
+            Body::Rows(_) => return Err(Failed::Error(self.not_encoded(file))),
             Body::Visible => Shown { already_there: true, is_tagged: true },
         };
         if let Some(tags) = file.tags.as_ref().filter(|_| !is_tagged) {
@@ -292,7 +316,8 @@ impl ObjectCommitter {
         }
         debug!(key = %file.key, rows = file.rows, bytes = file.bytes, already_there, "published");
         let FinishedFile { key, rows, records, bytes, .. } = file;
-        Ok(PublishedFile { key: key.clone(), rows: *rows, records: *records, bytes: *bytes, already_there })
+        let (key, rows, records, bytes) = (key.clone(), *rows, *records, *bytes);
+        Ok(PublishedFile { key, rows, records, bytes, already_there, is_counted_elsewhere: false })
     }
 
     /// Puts a small file.
@@ -419,7 +444,7 @@ impl ObjectCommitter {
     /// Whether the object, which is as large as `file`, holds the same bytes.
     async fn holds_bytes_of(&self, file: &FinishedFile) -> Result<bool, Failed> {
         match &file.body {
-            Body::Visible => Ok(false),
+            Body::Rows(_) | Body::Visible => Ok(false),
             Body::Put(payload) => match self.store.read(&file.key).await? {
                 Some(object) => Ok(is_payload(payload, &object)),
                 None => Err(self.vanished(file)),
@@ -449,6 +474,11 @@ impl ObjectCommitter {
     /// Whether objects of this format say whose they are, in this store.
     fn can_say_whose(&self, file: &FinishedFile) -> bool {
         self.store.abilities().metadata || file.format.label_place() != LabelPlace::Nowhere
+    }
+
+    fn not_encoded(&self, file: &FinishedFile) -> Error {
+        let (key, at) = (file.key.clone(), file.topic_partition.at(file.range.start()).to_string());
+        Error::Rows { key, at, reason: "its rows were handed on to share an object and did not".to_owned() }
     }
 
     fn vanished(&self, file: &FinishedFile) -> Failed {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StructArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Float64Type, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
@@ -20,11 +20,17 @@ pub struct TableFormat {
     parquet: ParquetFormat,
     /// Columns whose values stand in the paths of files and not in them.
     in_paths: Arc<[String]>,
-    refusal: Option<Arc<RefusalOfTable>>,
+    table: Option<Arc<dyn TableOfFiles>>,
 }
 
-/// What a table has against rows with these columns, as it would have them; `None` when it takes them.
-pub type RefusalOfTable = dyn Fn(&Schema) -> Option<String> + Send + Sync;
+/// What a table says of rows before they are files of it, by their columns, with times as tables have them.
+pub trait TableOfFiles: Send + Sync {
+    /// Why such rows cannot be in it as it is now; `None` when they can.
+    fn refusal(&self, schema: &Schema) -> Option<String>;
+
+    /// The columns of a file of such rows: those of narrower types become the table's.
+    fn file_columns(&self, schema: &SchemaRef) -> SchemaRef;
+}
 
 impl fmt::Debug for TableFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,12 +41,12 @@ impl fmt::Debug for TableFormat {
 impl TableFormat {
     /// Files like those of `parquet`, without the columns `in_paths`.
     pub fn new(parquet: ParquetFormat, in_paths: impl IntoIterator<Item = String>) -> TableFormat {
-        TableFormat { parquet, in_paths: in_paths.into_iter().collect(), refusal: None }
+        TableFormat { parquet, in_paths: in_paths.into_iter().collect(), table: None }
     }
 
-    /// The same; rows whose columns the table refuses are refused before they are appended.
-    pub fn refusing(self, refusal: Arc<RefusalOfTable>) -> TableFormat {
-        TableFormat { refusal: Some(refusal), ..self }
+    /// The same, for `table`: what it refuses is refused before it is appended, and files have the types of its columns.
+    pub fn of(self, table: Arc<dyn TableOfFiles>) -> TableFormat {
+        TableFormat { table: Some(table), ..self }
     }
 }
 
@@ -58,19 +64,22 @@ impl Format for TableFormat {
     }
 
     fn open(&self, schema: &SchemaRef, _: Option<&ValueSchema>, _: &FileFooter) -> Result<Box<dyn Encoder>, String> {
-        let kept: Vec<usize> =
-            (0..schema.fields().len()).filter(|column| !self.in_paths.contains(schema.field(*column).name())).collect();
-        let fields: Fields = kept.iter().map(|column| in_table(&schema.fields()[*column])).collect();
+        let mut columns = Arc::new(table_schema(schema));
+        if let Some(table) = &self.table {
+            columns = table.file_columns(&columns);
+        }
+        let kept = columns.fields().iter().filter(|field| !self.in_paths.contains(field.name()));
+        let fields: Fields = kept.cloned().collect();
         if fields.is_empty() {
             return Err("no column is left for the file: all of them stand in its path".to_owned());
         }
         let parquet = self.parquet.encoder(&Arc::new(Schema::new(fields.clone())))?;
-        Ok(Box::new(TableEncoder { parquet, kept, nan: NanLeaves::new(&fields), fields }))
+        Ok(Box::new(TableEncoder { parquet, nan: NanLeaves::new(&fields), fields, columns }))
     }
 
     fn refusal(&self, values: &Values, value_schema: Option<&ValueSchema>) -> Option<String> {
-        if let (Values::Typed(rows), Some(refusal)) = (values, &self.refusal)
-            && let Some(reason) = refusal(&table_schema(&Schema::new(rows.fields().clone())))
+        if let (Values::Typed(rows), Some(table)) = (values, &self.table)
+            && let Some(reason) = table.refusal(&table_schema(&Schema::new(rows.fields().clone())))
         {
             return Some(reason);
         }
@@ -97,26 +106,65 @@ fn type_in_table(data_type: &DataType) -> DataType {
     }
 }
 
+/// The same rows with the columns `fields`, found by name: what the rows lack is null, what is of a narrower type is
+/// widened. The error names the column that cannot be had.
+pub(crate) fn with_columns(rows: &StructArray, fields: &Fields) -> Result<StructArray, String> {
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.len());
+    let mut next = 0;
+    for field in fields {
+        // They mostly come in the same order.
+        let found = (next..rows.fields().len()).chain(0..next).find(|at| rows.fields()[*at].name() == field.name());
+        columns.push(match found {
+            Some(at) => {
+                next = at + 1;
+                as_type(rows.column(at), field.data_type()).map_err(|why| format!("column {}: {why}", field.name()))?
+            }
+            None => new_null_array(field.data_type(), rows.len()),
+        });
+    }
+    StructArray::try_new_with_length(fields.clone(), columns, rows.nulls().cloned(), rows.len())
+        .map_err(|error| error.to_string())
+}
+
+fn as_type(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
+    match (column.data_type(), to) {
+        (from, to) if from == to => Ok(Arc::clone(column)),
+        (DataType::Struct(_), DataType::Struct(fields)) => Ok(Arc::new(with_columns(column.as_struct(), fields)?)),
+        (DataType::List(_), DataType::List(element)) => {
+            let list = column.as_list::<i32>();
+            let values = as_type(list.values(), element.data_type())?;
+            let list = ListArray::try_new(Arc::clone(element), list.offsets().clone(), values, list.nulls().cloned());
+            Ok(Arc::new(list.map_err(|error| error.to_string())?))
+        }
+        (DataType::Map(_, _), DataType::Map(entries, sorted)) => {
+            let map = column.as_map();
+            let DataType::Struct(fields) = entries.data_type() else { return Err(format!("{to} is no map")) };
+            // Key and value are known by their place.
+            let columns = map.entries().columns().iter().zip(fields).map(|(one, to)| as_type(one, to.data_type()));
+            let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
+            let rows = StructArray::try_new(fields.clone(), columns, None).map_err(|error| error.to_string())?;
+            let map =
+                MapArray::try_new(Arc::clone(entries), map.offsets().clone(), rows, map.nulls().cloned(), *sorted);
+            Ok(Arc::new(map.map_err(|error| error.to_string())?))
+        }
+        (_, to) => cast(column, to).map_err(|error| error.to_string()),
+    }
+}
+
 struct TableEncoder {
     parquet: ParquetEncoder,
-    /// The columns of rows that go into the file, and what they become.
-    kept: Vec<usize>,
+    /// The columns of the file.
     fields: Fields,
+    /// The same, and those that stand in its path.
+    columns: SchemaRef,
     nan: NanLeaves,
 }
 
 impl TableEncoder {
     fn fit(&mut self, rows: &StructArray) -> Result<StructArray, String> {
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.kept.len());
-        for (column, field) in self.kept.iter().zip(&self.fields) {
-            let column = rows.columns().get(*column).ok_or("the rows lack a column of their schema")?;
-            columns.push(match column.data_type() == field.data_type() {
-                true => Arc::clone(column),
-                false => cast(column, field.data_type()).map_err(|error| error.to_string())?,
-            });
-        }
-        self.nan.look(&columns);
-        Ok(StructArray::new(self.fields.clone(), columns, rows.nulls().cloned()))
+        let rows = with_columns(rows, &self.fields)?;
+        self.nan.look(rows.columns());
+        Ok(rows)
     }
 }
 
@@ -146,6 +194,10 @@ impl Encoder for TableEncoder {
 
     fn finish(&mut self, footer: &FileFooter) -> Result<Bytes, String> {
         self.parquet.finish(footer)
+    }
+
+    fn columns(&self) -> Option<&SchemaRef> {
+        Some(&self.columns)
     }
 
     fn statistics(&self) -> Option<FileStatistics> {
@@ -212,7 +264,7 @@ fn look_into(column: &ArrayRef, first: usize, found: &mut [bool]) {
     }
 }
 
-/// The schema of the files of rows with `schema`, all columns kept: how a table has them.
+/// Rows with `schema` as tables have them: timestamps count microseconds.
 pub fn table_schema(schema: &Schema) -> Schema {
     let fields: Vec<Field> = schema.fields().iter().map(|field| in_table(field).as_ref().clone()).collect();
     Schema::new(fields)

@@ -114,9 +114,10 @@ impl Lake {
             schema: Arc::new(Schema::new(fields)),
             partition_values,
             statistics,
+            written_ms: (self.bench.now_ms)(),
         };
         let wish = Wish { app_id: "c:t:0".to_owned(), start: version, end: version + 1 };
-        self.table.commit(Proposal { wish, files: vec![file] }).await.unwrap();
+        self.table.commit(Proposal { wish, files: vec![file], rows: Vec::new() }).await.unwrap();
         name
     }
 

@@ -19,6 +19,7 @@ const BATCH_BYTES: usize = 4096;
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Records, or the news that there are none.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are records")]
 #[derive(Debug)]
 pub(super) enum Incoming {
     /// Records, and their part of the memory budget.
