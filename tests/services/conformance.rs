@@ -9,8 +9,8 @@ use model::{Config, Settings, TopicPartition};
 use source::conformance::World;
 use source::conformance::letters::{LetterWorld, letter};
 use source::{
-    Bounds, DeadLetters, Event, KafkaDeadLetters, KafkaSource, Letter, LetterConfig, Recovery, Source, SourceConfig,
-    Subscription,
+    Bounds, DataLoss, DeadLetters, Event, KafkaDeadLetters, KafkaSource, Letter, LetterConfig, Recovery, Source,
+    SourceConfig, Subscription,
 };
 use tests::ring::{Outcome, Test, block_on};
 use tests::{Kafka, Need, Record, S3, Services, unique};
@@ -79,6 +79,12 @@ impl World for Broker {
         let mut config = SourceConfig::new(self.client(group), Subscription::Topics(vec![topic.to_owned()]));
         config.recovery = Some(recovery);
         Some(Box::new(KafkaSource::new(config).unwrap()))
+    }
+
+    async fn join_lossy(&mut self, group: &str, topic: &str, recovery: Arc<dyn Recovery>) -> Box<dyn Source> {
+        let mut config = SourceConfig::new(self.client(group), Subscription::Topics(vec![topic.to_owned()]));
+        (config.recovery, config.on_data_loss) = (Some(recovery), DataLoss::Continue);
+        Box::new(KafkaSource::new(config).unwrap())
     }
 
     async fn join_within(&mut self, group: &str, read: Subscription, bounds: Bounds) -> Box<dyn Source> {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::ring::{Outcome, Test};
-use tests::{Error, Need, Record, Sluice};
+use tests::{Error, Need, Record, Services, Sluice};
 
 use crate::delta::{Lake, config, irises};
+use crate::peers;
 use crate::support::{COMMIT_LIMIT, Scene};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -41,9 +42,19 @@ pub(crate) const TESTS: &[Test] = &[
         run: limited,
     },
     Test {
+        name: "a_table_goes_on_behind_records_that_were_deleted_and_with_a_topic_that_was_made_anew",
+        needs: &[Need::Kafka, Need::Minio],
+        run: lost,
+    },
+    Test {
         name: "a_connector_goes_on_where_kafka_delta_ingest_or_a_spark_query_left_its_table",
         needs: &[Need::Kafka, Need::Minio],
         run: imported,
+    },
+    Test {
+        name: "a_connector_goes_on_where_a_real_query_of_spark_left_its_table",
+        needs: &[Need::Kafka, Need::Minio, Need::Spark],
+        run: imported_from_spark,
     },
 ];
 
@@ -256,6 +267,44 @@ fn limited() -> Outcome {
     Ok(())
 }
 
+fn lost() -> Outcome {
+    let scene = Scene::new("lost", 2)?;
+    let lake = lake(&scene, "t");
+    let connector = |fails: &str| connector(&scene, &lake, json!({"trigger": "availableNow", "failOnDataLoss": fails}));
+    let fails = |part: &str| -> Outcome {
+        let (code, log) = to_the_end(&scene, &connector("true"))?;
+        assert!(code == 1 && log.contains(part), "{log}");
+        Ok(())
+    };
+    scene.kafka.produce(&scene.topic, &irises(0..20, 2))?;
+    ends_well(&scene, &connector("true"))?;
+    scene.kafka.produce(&scene.topic, &irises(20..40, 2))?;
+    scene.kafka.delete_records(&scene.topic, 0, 15)?;
+    fails("5 offsets are missing")?;
+    ends_well(&scene, &connector("false"))?;
+    let left = |number: &i64| number % 2 == 1 || !(10..15).contains(&(number / 2));
+    let mut rows: Vec<i64> = (0..40).filter(left).collect();
+    assert_eq!(lake.numbers("prediction")?, rows);
+    scene.kafka.produce(&scene.topic, &irises(40..44, 2))?;
+    ends_well(&scene, &connector("true"))?;
+    rows.extend(40..44);
+    assert_eq!(lake.numbers("prediction")?, rows);
+
+    // Once shorter than the one before, and once longer: what it holds is new in any case.
+    for (first, last) in [(100, 106), (200, 300)] {
+        crate::outside::delete_topic(scene.kafka, &scene.topic)?;
+        scene.kafka.create_topic(&scene.topic, 2)?;
+        scene.kafka.produce(&scene.topic, &irises(first..last, 2))?;
+        fails("was deleted and created again")?;
+        ends_well(&scene, &connector("false"))?;
+        rows.extend(first..last);
+        assert_eq!(lake.numbers("prediction")?, rows);
+        ends_well(&scene, &connector("true"))?;
+        assert_eq!(lake.numbers("prediction")?, rows);
+    }
+    Ok(())
+}
+
 /// A checkpoint as Spark writes it, whose last batch it does not know the outcome of.
 fn write_checkpoint(directory: &std::path::Path, topic: &str, query: &str) -> Outcome {
     let conf = json!({"batchWatermarkMs": 0, "batchTimestampMs": 1_795_704_396_049_i64,
@@ -347,6 +396,35 @@ fn imported() -> Outcome {
             sluice.ask(&[&["offsets", file.as_str(), "--set", &worker, "import"], from.as_slice()].concat())?;
         assert!(code == 1 && printed.contains(part), "{printed}");
     }
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn imported_from_spark() -> Outcome {
+    let (scene, place) = (Scene::new("from-spark", 3)?, peers::Lake::new("from-spark")?);
+    let (table, checkpoint) = (place.place("table"), place.place("checkpoint"));
+    let schema = "sepal_length FLOAT, sepal_width FLOAT, petal_length FLOAT, petal_width FLOAT, prediction INT, confidence FLOAT";
+    let request = json!({"bootstrap": scene.kafka.bootstrap(), "topic": scene.topic, "place": table, "checkpoint": checkpoint,
+        "schema": schema, "options": {"startingOffsets": "earliest", "maxOffsetsPerTrigger": "50"}});
+    scene.kafka.produce(&scene.topic, &irises(0..150, 3))?;
+    let batches: u64 = Services::spark()?.call(peers::SPARK, "stream", &request)?;
+    assert!(batches >= 3, "{batches}");
+    // As if Spark had died between the commit of its last batch and the note of it.
+    let note = std::path::Path::new(&checkpoint).join(format!("commits/{}", batches - 1));
+    std::fs::remove_file(&note)
+        .map_err(|error| Error::Call { what: note.display().to_string(), why: error.to_string() })?;
+    scene.kafka.produce(&scene.topic, &irises(150..210, 3))?;
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let changes = json!({"store.url": null, "trigger": "availableNow"});
+    let connector = json!({"name": scene.connector, "config": config(&scene, &table, changes)});
+    let file = sluice.place().write("connector.json", &connector.to_string())?;
+    let worker = format!("bootstrap.servers={}", scene.kafka.bootstrap());
+    let (code, printed) =
+        sluice.ask(&["offsets", &file, "--set", &worker, "import", "--spark-checkpoint", &checkpoint])?;
+    assert_eq!(code, 0, "{printed}");
+    ends_well(&scene, &connector)?;
+    let lake = Lake { scene: &scene, place: table };
+    assert_eq!(lake.numbers("prediction")?, (0..210).collect::<Vec<i64>>());
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
 }

@@ -108,8 +108,8 @@ struct Loop {
 
 impl Task {
     /// Works until `control` wants it to stop, or it has reached its end, which it reports as [`Doing::Finished`], or
-    /// something makes that impossible. Dropping the future is a crash: nothing
-    /// that is not planned becomes visible, and what is planned is replayed by the next owner.
+    /// something makes that impossible. Dropping the future is a crash: nothing that is not planned becomes visible, and
+    /// what is planned is replayed by the next owner.
     pub async fn run(self, mut control: Control) -> Result<(), TaskError> {
         let source = self.source.clone();
         let (sender, mut messages) = mpsc::unbounded_channel();

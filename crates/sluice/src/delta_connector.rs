@@ -5,18 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use delta::{CommitError, Known, Table, TableOptions, UpkeepOptions, app_id, sealed_by};
-use model::{Check, Config, Importance, Invalid, Key, Kind, Offset, Settings, TopicPartition, Width};
+use delta::{CommitError, Table, TableOptions, UpkeepOptions};
+use model::{Check, Config, Importance, Invalid, Key, Kind, Settings, TopicPartition, Width};
 use pipeline::{Recipe, TableColumns, TopicSchemas};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use schema::TableSchema;
 use serde_json::{Map, Value, json};
-use source::{Recovered, Recovery, StartAt, Starting};
+use source::{StartAt, Starting};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::info;
 use writer::{ColumnsPartitioner, ParquetFormat, TableFormat, TableOfFiles};
 
 use crate::{delta_upkeep, spark_options};
@@ -87,14 +85,8 @@ pub(crate) const COMMIT_INTERVAL_MS: Key = Key::new(
 .shown(Width::Medium, "Commit Interval (ms)")
 .ours();
 
-const INCLUDE_HEADERS: Key = Key::new("includeHeaders", Kind::Boolean, "Columns of headers are not made.")
-    .check(Check::OneOfIgnoringCase(&["false"]))
-    .group("Spark", 19)
-    .shown(Width::Medium, "includeHeaders")
-    .ours();
-
 /// The keys of this connector beside those that it shares.
-pub(crate) const KEYS: &[Key] = &[PATH, PARTITION_BY, MERGE_SCHEMA, FLUSH_BYTES, COMMIT_INTERVAL_MS, INCLUDE_HEADERS];
+pub(crate) const KEYS: &[Key] = &[PATH, PARTITION_BY, MERGE_SCHEMA, FLUSH_BYTES, COMMIT_INTERVAL_MS];
 
 /// Keys of the S3 sink that say what a table settles otherwise: format, names, paths, and when cuts end.
 const NOT_HERE: &[&str] = &[
@@ -374,79 +366,6 @@ fn columns_now(table: &Arc<Table>, recipe: &Recipe) -> Arc<dyn Fn() -> TableSche
         let kept = columns.fields().iter().filter(|field| !is_added(field.name())).cloned();
         TableSchema::new(&kept.collect()).expect("some fields of a schema are one")
     })
-}
-
-/// How long a table that does not answer is asked for its positions; the group waits for the assignment meanwhile.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_secs(2);
-
-/// The table says where reading starts.
-pub(crate) struct TableRecovery {
-    pub(crate) table: Arc<Table>,
-    pub(crate) connector: String,
-}
-
-impl TableRecovery {
-    async fn look(&self) -> Result<Known, source::Error> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.table.look().await {
-                Ok(known) => return Ok(known),
-                Err(CommitError::Unanswered(why)) if Instant::now() < until => {
-                    warn!(%why, "the table does not answer, asking again where it ends");
-                    sleep(PAUSE).await;
-                }
-                Err(CommitError::Unanswered(why)) => return Err(source::Error::Unavailable(why)),
-                Err(CommitError::Overtaken(why) | CommitError::Changed(why) | CommitError::Refused(why)) => {
-                    return Err(source::Error::Denied(why));
-                }
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Recovery for TableRecovery {
-    async fn recover(
-        &self,
-        partitions: &[TopicPartition],
-        _topic_ids: &BTreeMap<String, String>,
-    ) -> Result<Vec<Recovered>, source::Error> {
-        let known = self.look().await?;
-        let mut recovered = Vec::new();
-        for topic_partition in partitions {
-            let version = known.txns.get(&app_id(&self.connector, topic_partition));
-            if let Some(start) = version.and_then(|version| Offset::new(*version)) {
-                let topic_partition = topic_partition.clone();
-                recovered.push(Recovered { topic_partition, start, metadata: String::new() });
-            }
-        }
-        Ok(recovered)
-    }
-
-    fn is_authority(&self) -> bool {
-        true
-    }
-
-    fn may_start(&self, topic_partition: &TopicPartition, offset: Offset, metadata: &str) -> Result<(), source::Error> {
-        let table = self.table.location();
-        let why = match (metadata.is_empty(), sealed_by(metadata)) {
-            (true, _) => return Ok(()),
-            (false, Some(id)) if self.table.known().id.as_ref() == Some(&id) => format!(
-                "was written up to offset {offset} to {table}, which has forgotten it: delta.setTransactionRetentionDuration of the \
-                 table is shorter than this pause was. Look for the last offset in the table."
-            ),
-            (false, Some(id)) => format!(
-                "was written up to offset {offset} to the table {id}, but {table} does not know it: was that table lost, or path changed?"
-            ),
-            (false, None) => {
-                format!("has a plan of another kind of connector at offset {offset}: run that one until its lag is 0")
-            }
-        };
-        Err(source::Error::OffsetLost(format!(
-            "{topic_partition} {why} To go on there all the same, set the group's offset with sluice offsets"
-        )))
-    }
 }
 
 #[cfg(test)]

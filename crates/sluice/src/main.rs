@@ -37,6 +37,7 @@ mod spark_options;
 mod table;
 mod table_owner;
 mod table_positions;
+mod table_recovery;
 mod topics;
 mod validate;
 mod worker;

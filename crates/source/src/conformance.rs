@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use model::{Offset, TopicPartition};
 
 use crate::{
-    Ack, Assigned, Bounds, Commit, CommitError, Error, Event, Recovered, Recovery, Source, StartAt, Starting,
-    Subscription,
+    Ack, Assigned, Bounds, Commit, CommitError, Error, Event, MovedBack, Recovered, Recovery, Source, StartAt,
+    Starting, Subscription,
 };
 
 pub mod letters;
@@ -33,6 +33,9 @@ pub trait World: Send {
         let _unused = (group, topic, recovery);
         None
     }
+
+    /// As [`World::join_with`], and data may be lost.
+    async fn join_lossy(&mut self, group: &str, topic: &str, recovery: Arc<dyn Recovery>) -> Box<dyn Source>;
 
     /// As [`World::join`], of what `read` says and within `bounds`.
     async fn join_within(&mut self, group: &str, read: Subscription, bounds: Bounds) -> Box<dyn Source>;
@@ -63,6 +66,8 @@ pub async fn all(world: &mut dyn World, prefix: &str) {
     begins_where_it_is_told_once(world, &format!("{prefix}-begin")).await;
     reads_only_what_is_assigned_by_name(world, &format!("{prefix}-assign")).await;
     is_exhausted_when_all_that_was_there_is_committed(world, &format!("{prefix}-end")).await;
+    // From here on data may be lost.
+    moves_back_an_authority_that_knows_more_than_the_log(world, &format!("{prefix}-back")).await;
 }
 
 async fn next(source: &dyn Source) -> Event {
@@ -509,4 +514,55 @@ pub async fn is_exhausted_when_all_that_was_there_is_committed(world: &mut dyn W
     heard.read(&*source, false, |heard| heard.count() == 3).await;
     assert!(!source.is_exhausted().await.expect("it can be said"));
     source.close().await;
+}
+
+/// Knows that a topic-partition goes on at an offset, and takes note when it is told otherwise.
+struct Knows {
+    lane: TopicPartition,
+    at: Mutex<Offset>,
+    moves: Mutex<Vec<MovedBack>>,
+}
+
+#[async_trait]
+impl Recovery for Knows {
+    async fn recover(
+        &self,
+        partitions: &[TopicPartition],
+        _topic_ids: &BTreeMap<String, String>,
+    ) -> Result<Vec<Recovered>, Error> {
+        let start = *self.at.lock().expect("no test panics while it holds this lock");
+        let recovered = Recovered { topic_partition: self.lane.clone(), start, metadata: String::new() };
+        Ok(if partitions.contains(&self.lane) { vec![recovered] } else { Vec::new() })
+    }
+
+    fn is_authority(&self) -> bool {
+        true
+    }
+
+    async fn move_back(&self, moves: &[MovedBack]) -> Result<(), Error> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.moves.lock().expect("no test panics while it holds this lock").extend(moves.iter().cloned());
+        *self.at.lock().expect("no test panics while it holds this lock") = moves[0].to;
+        Ok(())
+    }
+}
+
+/// An authority whose offset lies past the log is told where reading goes on before it does; one whose offset the log holds
+/// is not.
+pub async fn moves_back_an_authority_that_knows_more_than_the_log(world: &mut dyn World, topic: &str) {
+    world.create_topic(topic, 1).await;
+    let lane = TopicPartition::new(topic, 0);
+    world.produce(&lane, &values(0, 10)).await;
+    let knows = Arc::new(Knows { lane: lane.clone(), at: Mutex::new(offset(500)), moves: Mutex::default() });
+    let moves = || knows.moves.lock().expect("not poisoned").clone();
+    let expected = MovedBack { topic_partition: lane.clone(), from: offset(500), to: Offset::ZERO };
+    for _ in 0..2 {
+        let source = world.join_lossy(topic, topic, knows.clone()).await;
+        let mut heard = Heard::default();
+        heard.read(&*source, false, |heard| heard.assigned.len() == 1).await;
+        assert_eq!(moves(), std::slice::from_ref(&expected), "once");
+        heard.read(&*source, false, |heard| heard.count() == 10).await;
+        assert_eq!((heard.assigned[&lane].start, heard.assigned[&lane].committed), (Offset::ZERO, false));
+        source.close().await;
+    }
 }

@@ -187,7 +187,7 @@ pub(crate) struct Shared {
     /// It was said that the broker does not tell the ids of topics.
     pub(crate) has_warned_of_ids: AtomicBool,
     pub(crate) started: Instant,
-    /// The group has given it something, or nothing.
+    /// The task was told of an assignment.
     pub(crate) was_assigned: AtomicBool,
     /// What was there when the source started, once that is known.
     pub(crate) first_look: OnceLock<FirstLook>,
@@ -401,6 +401,9 @@ pub(crate) fn connect(config: &SourceConfig, topics: &[String], protocol: Protoc
 impl Source for KafkaSource {
     async fn next(&self, records: bool) -> Event {
         let (event, made_room) = self.shared.inbox.next(records).await;
+        if matches!(event, Event::Assigned(_)) {
+            self.shared.was_assigned.store(true, Ordering::SeqCst);
+        }
         if made_room {
             self.shared.with_native(Native::wake);
         }

@@ -10,8 +10,8 @@ use rdkafka::types::RDKafkaRespErr as E;
 
 use crate::conformance::{self, World};
 use crate::{
-    Assigned, Bounds, Commit, CommitError, EmbeddedBroker, Error, Event, KafkaSource, Producer, Recovery, Source,
-    SourceConfig, Subscription,
+    Assigned, Bounds, Commit, CommitError, DataLoss, EmbeddedBroker, Error, Event, KafkaSource, Producer, Recovery,
+    Source, SourceConfig, Subscription,
 };
 
 #[path = "kafka_position_tests.rs"]
@@ -74,6 +74,12 @@ impl World for Broker {
         let mut config = self.config(group, Subscription::Topics(vec![topic.to_owned()]));
         config.recovery = Some(recovery);
         Some(Box::new(KafkaSource::new(config).unwrap()))
+    }
+
+    async fn join_lossy(&mut self, group: &str, topic: &str, recovery: Arc<dyn Recovery>) -> Box<dyn Source> {
+        let mut config = self.config(group, Subscription::Topics(vec![topic.to_owned()]));
+        (config.recovery, config.on_data_loss) = (Some(recovery), DataLoss::Continue);
+        Box::new(KafkaSource::new(config).unwrap())
     }
 
     async fn join_within(&mut self, group: &str, read: Subscription, bounds: Bounds) -> Box<dyn Source> {

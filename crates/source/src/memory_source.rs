@@ -9,7 +9,7 @@ use model::{Offset, RawBatchBuilder, TopicPartition};
 use crate::exhausted::ASSIGNMENT_GRACE;
 use crate::memory::{CommitFate, Happening, MemberId, MemoryLog};
 use crate::memory_world::{Asking, InFlight, Lane, Member, World};
-use crate::{Commit, CommitError, Error, Event, Recovered, Recovery, Source};
+use crate::{Commit, CommitError, Error, Event, MovedBack, Recovered, Recovery, Source};
 
 /// One member of one group of a [`MemoryLog`]. Dropping it is a crash: the group does not know until
 /// [`MemoryLog::kill`].
@@ -105,7 +105,10 @@ impl MemorySource {
         member.asking = Asking::Now(question);
         let (log, id) = (self.log.clone(), self.id);
         tokio::spawn(async move {
-            let answer = recovery.recover(&partitions, &ids).await;
+            let answer = match recovery.recover(&partitions, &ids).await {
+                Ok(found) if recovery.is_authority() => log.within_logs(&*recovery, found).await,
+                answer => answer,
+            };
             let mut world = log.lock();
             let Some(member) = world.members.get_mut(&id).filter(|member| member.asking == Asking::Now(question))
             else {
@@ -116,6 +119,36 @@ impl MemorySource {
             member.wake.notify_one();
             world.tell_observer(&Happening::Recovered { member: id, partitions });
         });
+    }
+}
+
+impl MemoryLog {
+    /// What an authority said, and for logs that end before it where they begin, which the authority is told.
+    async fn within_logs(&self, authority: &dyn Recovery, mut found: Vec<Recovered>) -> Result<Vec<Recovered>, Error> {
+        let mut moves = Vec::new();
+        {
+            let world = self.lock();
+            for one in &mut found {
+                let Some(log) = world.partitions.get(&one.topic_partition).filter(|log| one.start.get() > log.end)
+                else {
+                    continue;
+                };
+                if world.data_loss_fails {
+                    let lane = &one.topic_partition;
+                    return Err(Error::OffsetLost(format!(
+                        "{lane} ends before the offset {} to go on from",
+                        one.start
+                    )));
+                }
+                let to = Offset::new(log.begin).unwrap_or(Offset::ZERO);
+                moves.push(MovedBack { topic_partition: one.topic_partition.clone(), from: one.start, to });
+                one.start = to;
+            }
+        }
+        if !moves.is_empty() {
+            authority.move_back(&moves).await?;
+        }
+        Ok(found)
     }
 }
 
@@ -380,6 +413,11 @@ mod tests {
             let source = self.log.join(group, Subscription::Topics(vec![topic.to_owned()]));
             self.joined.push((group.to_owned(), source.id()));
             Box::new(source)
+        }
+
+        async fn join_lossy(&mut self, group: &str, topic: &str, recovery: Arc<dyn Recovery>) -> Box<dyn Source> {
+            self.log.set_data_loss_fails(false);
+            Box::new(self.log.join_with(group, Subscription::Topics(vec![topic.to_owned()]), Some(recovery)))
         }
 
         async fn join_within(&mut self, group: &str, read: Subscription, bounds: Bounds) -> Box<dyn Source> {

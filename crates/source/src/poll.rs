@@ -257,7 +257,6 @@ impl Poll {
             self.fail(Error::Unavailable(format!("could not take the assignment: {error}")));
         }
         self.leave_out(native, &list);
-        self.shared.was_assigned.store(true, Ordering::SeqCst);
         Flow::Continue
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch, StructArray};
+use arrow::array::{Array, StructArray};
 use arrow::datatypes::{Fields, SchemaRef};
 use bytes::Bytes;
 use model::Values;
@@ -147,7 +147,6 @@ pub struct Rewrite {
     store: Store,
     key: String,
     limits: FileLimits,
-    schema: SchemaRef,
     encoder: Box<dyn Encoder>,
     encoded: PartBuffer,
     upload: Option<Upload>,
@@ -178,22 +177,18 @@ impl Rewrite {
         store: &Store,
         key: &str,
         format: &dyn Format,
-        schema: SchemaRef,
+        schema: &SchemaRef,
         limits: FileLimits,
     ) -> Result<Rewrite, RewriteError> {
-        let encoder = format.open(&schema, None, &FileFooter::default()).map_err(|reason| unfit(key, reason))?;
+        let encoder = format.open(schema, None, &FileFooter::default()).map_err(|reason| unfit(key, reason))?;
         let (encoded, upload) = (PartBuffer::default(), None);
         let (store, key) = (store.clone(), key.to_owned());
-        Ok(Rewrite { store, key, limits, schema, encoder, encoded, upload, group_rows: 0, group_bytes: 0, bytes: 0 })
+        Ok(Rewrite { store, key, limits, encoder, encoded, upload, group_rows: 0, group_bytes: 0, bytes: 0 })
     }
 
-    /// Appends all rows of `file`, each batch as `fit` makes it: rows of this file's schema. After an error the new file is
-    /// good for [`Self::discard`] only.
-    pub async fn append(
-        &mut self,
-        file: &RowsOfFile,
-        fit: impl Fn(&StructArray) -> Result<StructArray, String>,
-    ) -> Result<(), RewriteError> {
+    /// Appends all rows of `file`, as the format makes them rows of this file's schema: columns are found by name. After an
+    /// error the new file is good for [`Self::discard`] only.
+    pub async fn append(&mut self, file: &RowsOfFile) -> Result<(), RewriteError> {
         let failed = |error: ParquetError| unfit(&file.key, error);
         let mut decoder = file.decoder().map_err(failed)?;
         loop {
@@ -203,7 +198,7 @@ impl Rewrite {
                     decoder.push_ranges(ranges, pieces).map_err(failed)?;
                 }
                 DecodeResult::Data(batch) => {
-                    self.write(&batch, &file.key, &fit)?;
+                    self.write(batch.into(), &file.key)?;
                     self.send_full_parts().await?;
                     // Encoding is work for a processor that others want too.
                     tokio::task::yield_now().await;
@@ -213,16 +208,7 @@ impl Rewrite {
         }
     }
 
-    fn write(
-        &mut self,
-        batch: &RecordBatch,
-        from: &str,
-        fit: impl Fn(&StructArray) -> Result<StructArray, String>,
-    ) -> Result<(), RewriteError> {
-        let rows = fit(&StructArray::from(batch.clone())).map_err(|reason| unfit(from, reason))?;
-        if rows.fields() != self.schema.fields() {
-            return Err(unfit(from, "its rows have other columns than the new file"));
-        }
+    fn write(&mut self, rows: StructArray, from: &str) -> Result<(), RewriteError> {
         self.group_rows += rows.len();
         self.group_bytes += rows.get_array_memory_size();
         let is_full = self.group_rows >= self.limits.row_group_rows || self.group_bytes >= self.limits.row_group_bytes;
@@ -276,9 +262,11 @@ impl Rewrite {
         let statistics = statistics.ok_or_else(|| unfit(&self.key, "its format tells no statistics"))?;
         if self.upload.is_none() {
             let payload = self.encoded.take(usize::MAX);
-            match self.store.put_new(&self.key, payload, Attributes::new(), TagSet::default()).await? {
-                // The name is nobody else's: an earlier try of this PUT was heard.
-                Put::Done | Put::Occupied => {}
+            match self.store.put_new(&self.key, payload.clone(), Attributes::new(), TagSet::default()).await? {
+                Put::Done => {}
+                // By an earlier try of this PUT?
+                Put::Occupied if self.store.read(&self.key).await? == Some(Bytes::from(payload)) => {}
+                Put::Occupied => return Err(unfit(&self.key, "another object has this name")),
             }
         } else {
             if self.encoded.bytes() > 0 {
@@ -286,12 +274,12 @@ impl Rewrite {
             }
             if let Some(upload) = &mut self.upload {
                 upload.settle().await?;
-                match upload.complete(false).await? {
-                    Completed::Done => {}
-                    Completed::Unknown(answer) if self.store.find(&self.key).await?.is_none() => {
-                        return Err(upload.not_completed(answer).into());
+                if let Completed::Unknown(answer) = upload.complete(false).await? {
+                    match self.store.find(&self.key).await? {
+                        Some(found) if found.bytes == self.bytes => {}
+                        Some(_) => return Err(unfit(&self.key, "another object has this name")),
+                        None => return Err(upload.not_completed(answer).into()),
                     }
-                    Completed::Unknown(_) => {}
                 }
             }
         }
@@ -351,19 +339,10 @@ mod tests {
                 store.create(&keys[number].0, bytes).await.unwrap();
             }
             let schema = Arc::new(table_schema(&Schema::new(nested_rows(0, 1).fields().clone())));
-            let mut rewrite = Rewrite::new(&store, "t/new.parquet", &format(), schema.clone(), LIMITS).unwrap();
+            let mut rewrite = Rewrite::new(&store, "t/new.parquet", &format(), &schema, LIMITS).unwrap();
             for (key, bytes) in &keys {
                 let rows = RowsOfFile::open(&store, key, *bytes).await.unwrap();
-                // The names of what is in lists and maps are the file's, and change nothing.
-                let named = |rows: &StructArray| {
-                    let columns = rows.columns().iter().zip(schema.fields());
-                    let cast = |(column, field): (&Arc<dyn Array>, &Arc<arrow::datatypes::Field>)| {
-                        arrow::compute::cast(column, field.data_type()).map_err(|error| error.to_string())
-                    };
-                    let columns = columns.map(cast).collect::<Result<_, _>>()?;
-                    Ok(StructArray::new(schema.fields().clone(), columns, None))
-                };
-                rewrite.append(&rows, named).await.unwrap();
+                rewrite.append(&rows).await.unwrap();
             }
             let rewritten = rewrite.finish().await.unwrap();
             let bytes = store.read("t/new.parquet").await.unwrap().unwrap();

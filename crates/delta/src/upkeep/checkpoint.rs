@@ -14,8 +14,8 @@ use crate::open::{OpenError, SnapshotRef, in_kernel, newest, snapshot_at};
 const CHECKPOINT_INTERVAL: u64 = 100;
 
 /// Actions of a checkpoint, which are files of the table and removed ones within the retention, for which one version more
-/// goes by before the next: so the checkpoints of a table cost some tens of kilobytes a version, however large it is.
-const ACTIONS_A_VERSION: u64 = 500;
+/// goes by before the next: so the checkpoints of a table cost some 20 kB a version at most, however large it is.
+const ACTIONS_A_VERSION: u64 = 200;
 
 /// The object that names the last checkpoint.
 const HINT: &str = "_delta_log/_last_checkpoint";
@@ -104,10 +104,10 @@ mod tests {
     #[test]
     fn large_checkpoints_are_further_apart() {
         let last = |size| Some(Last { version: 1_000, size });
-        assert!(is_due(1_100, None) && is_due(1_100, last(50_000)));
-        assert!(!is_due(1_100, last(500_000)) && !is_due(1_900, last(500_000)));
-        assert!(is_due(2_000, last(500_000)));
-        assert!(!is_due(900, last(500_000)), "somebody else is ahead");
+        assert!(is_due(1_100, None) && is_due(1_100, last(20_000)));
+        assert!(!is_due(1_100, last(200_000)) && !is_due(1_900, last(200_000)));
+        assert!(is_due(2_000, last(200_000)));
+        assert!(!is_due(900, last(200_000)), "somebody else is ahead");
         let hint = br#"{"version": 7, "size": 9, "sizeInBytes": 100, "checksum": "x"}"#;
         assert_eq!(serde_json::from_slice::<Last>(hint).unwrap(), Last { version: 7, size: 9 });
     }

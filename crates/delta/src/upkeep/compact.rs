@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch, StructArray};
-use arrow::datatypes::{Fields, Int64Type, Schema};
+use arrow::datatypes::{Int64Type, Schema};
 use delta_kernel::Error as KernelError;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
 use delta_kernel::scan::StatsOptions;
 use percent_encoding::percent_decode_str;
-use schema::{TableSchema, project};
+use schema::TableSchema;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use writer::{Created, Rewrite, RewriteError, RowsOfFile};
 
 use super::plan::{Group, LiveFile, PartitionValues, Planner, Policy, Small};
+use super::slot::mixed;
 use super::{Bench, Compaction, UpkeepError};
 use crate::action::{Action, Add, Remove, commit_info};
+use crate::columns::{Fit, Of, fit};
 use crate::commit::FRESH;
 use crate::decide::TableState;
 use crate::log::Log;
@@ -45,6 +47,8 @@ pub(crate) struct Compactor {
     idle: Option<(u64, Instant)>,
     round: u64,
     classes: u64,
+    /// New files so far; makes their names differ.
+    made: u64,
     /// Files that cannot be rewritten.
     unfit: HashSet<String>,
 }
@@ -66,7 +70,7 @@ struct Merged {
 
 impl Compactor {
     pub(crate) fn new(bench: Bench, how: Compaction) -> Compactor {
-        Compactor { bench, how, idle: None, round: 0, classes: 1, unfit: HashSet::new() }
+        Compactor { bench, how, idle: None, round: 0, classes: 1, made: 0, unfit: HashSet::new() }
     }
 
     /// Merges what is to be merged, and begins nothing after `until`.
@@ -150,15 +154,17 @@ impl Compactor {
     /// Writes the new file; `None` when fewer than two files can be read.
     async fn rewrite(&mut self, group: &Group, state: &TableState) -> Result<Option<Merged>, UpkeepError> {
         let table = state.metadata.schema().map_err(UpkeepError::Table)?;
-        let target = file_schema(&table, &state.metadata.partition_columns()).map_err(UpkeepError::Table)?;
-        let (Some(first), store) = (group.files.first(), self.bench.log.store()) else { return Ok(None) };
+        let (columns, schema) =
+            columns_of_files(&table, &state.metadata.partition_columns()).map_err(UpkeepError::Table)?;
+        let Some(first) = group.files.first() else { return Ok(None) };
         let path = self.new_path(&first.path, state.version);
         let key = self.bench.log.key(&decoded(&path));
-        let mut rewrite = Rewrite::new(store, &key, &*self.how.format, target.arrow().clone(), self.how.limits)?;
+        let store = self.bench.log.store();
+        let mut rewrite = Rewrite::new(store, &key, &*self.how.format, schema.arrow(), self.how.limits)?;
         let mut inputs = Vec::new();
         let mut outcome = Ok(());
         for file in &group.files {
-            let rows = match self.open(file, &target).await {
+            let rows = match self.open(file, &columns).await {
                 Ok(Some(rows)) => rows,
                 Ok(None) => continue,
                 Err(error) => {
@@ -166,8 +172,7 @@ impl Compactor {
                     break;
                 }
             };
-            let fit = |rows: &StructArray| project(rows, &target).map_err(|conflict| conflict.to_string());
-            match rewrite.append(&rows, fit).await {
+            match rewrite.append(&rows).await {
                 Ok(()) => inputs.push(file.clone()),
                 Err(error) => {
                     self.note_unfit(file, &error);
@@ -192,8 +197,8 @@ impl Compactor {
         Ok(Some(Merged { add, inputs }))
     }
 
-    /// The rows of `file`, if they have the columns of the table.
-    async fn open(&mut self, file: &Small, target: &TableSchema) -> Result<Option<RowsOfFile>, UpkeepError> {
+    /// The rows of `file`, if they are rows of a file with these columns.
+    async fn open(&mut self, file: &Small, columns: &Value) -> Result<Option<RowsOfFile>, UpkeepError> {
         let key = self.bench.log.key(&decoded(&file.path));
         let rows = match RowsOfFile::open(self.bench.log.store(), &key, file.size).await {
             Ok(rows) => rows,
@@ -203,12 +208,13 @@ impl Compactor {
             }
             Err(RewriteError::Store(error)) => return Err(error.into()),
         };
-        let none = StructArray::new_null(rows.fields().clone(), 0);
-        if let Err(conflict) = project(&none, target) {
-            self.note_unfit(file, &RewriteError::Unfit { key, reason: conflict.to_string() });
-            return Ok(None);
-        }
-        Ok(Some(rows))
+        let reason = match fit(columns, &Schema::new(rows.fields().clone()), Of::Rows, false) {
+            Ok(Fit::Fits) => return Ok(Some(rows)),
+            Ok(Fit::Grows(_)) => "it has columns that the table lacks".to_owned(),
+            Err(reason) => reason,
+        };
+        self.note_unfit(file, &RewriteError::Unfit { key, reason });
+        Ok(None)
     }
 
     fn note_unfit(&mut self, file: &Small, error: &RewriteError) {
@@ -220,10 +226,10 @@ impl Compactor {
     }
 
     /// The name of a new file beside `first`, as it stands in the log.
-    fn new_path(&self, first: &str, version: u64) -> String {
+    fn new_path(&mut self, first: &str, version: u64) -> String {
         let directory = first.rfind('/').map_or("", |end| &first[..=end]);
-        let unique =
-            self.bench.seed ^ (self.bench.now_ms)().unsigned_abs().rotate_left(32) ^ self.round.rotate_left(48);
+        self.made += 1;
+        let unique = mixed(mixed(self.bench.seed ^ (self.bench.now_ms)().unsigned_abs()) ^ self.made);
         format!("{directory}compacted+{version:020}-{unique:016x}{}", self.how.format.extension())
     }
 
@@ -411,10 +417,13 @@ pub(crate) fn is_elsewhere(path: &str) -> bool {
     path.starts_with('/') || has_scheme || path.split('/').any(|part| part == "..")
 }
 
-/// The columns of a file of the table whose StructType is `table`: all but those whose values stand in the log.
-fn file_schema(table: &Value, partition_columns: &[String]) -> Result<TableSchema, String> {
-    let schema = TableSchema::from_json(&table.to_string()).map_err(|error| error.to_string())?;
-    let kept = schema.fields().iter().filter(|field| !partition_columns.contains(field.name()));
-    let kept: Fields = kept.cloned().collect();
-    TableSchema::new(Schema::new(kept).fields()).map_err(|error| error.to_string())
+/// The columns of the files of a table whose StructType is `table`: all but those whose values stand in the log.
+fn columns_of_files(table: &Value, partition_columns: &[String]) -> Result<(Value, TableSchema), String> {
+    let mut columns = table.clone();
+    if let Some(fields) = columns.get_mut("fields").and_then(Value::as_array_mut) {
+        let name = |field: &Value| field.get("name").and_then(Value::as_str).map(str::to_owned);
+        fields.retain(|field| name(field).is_none_or(|name| !partition_columns.contains(&name)));
+    }
+    let schema = TableSchema::from_json(&columns.to_string()).map_err(|error| error.to_string())?;
+    Ok((columns, schema))
 }

@@ -36,11 +36,8 @@ impl Slots {
 
     /// How far into the slot `number` we ask for it: somewhere in its first eighth, so that turns go around.
     fn delay_ms(&self, number: i64) -> i64 {
-        // SplitMix64's way of mixing.
-        let mut mixed = (self.owner ^ number.unsigned_abs()).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         let eighth = (self.every_ms / 8).unsigned_abs().max(1);
-        i64::try_from((mixed ^ (mixed >> 31)) % eighth).unwrap_or(0)
+        i64::try_from(mixed(self.owner ^ number.unsigned_abs()) % eighth).unwrap_or(0)
     }
 
     /// How long until a slot is to be asked for.
@@ -82,6 +79,14 @@ impl Slots {
         }
         Ok(true)
     }
+}
+
+/// Another number for each, and nothing of its order (SplitMix64's way of mixing).
+pub(crate) fn mixed(number: u64) -> u64 {
+    let mixed = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 /// Whether the object `name` stands for a slot that nobody asks for any more; what dead workers leave.

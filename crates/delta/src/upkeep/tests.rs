@@ -254,6 +254,27 @@ async fn small_files_become_one_and_every_version_has_every_row_once() {
 }
 
 #[tokio::test]
+async fn groups_of_one_round_have_names_of_their_own_and_narrow_columns_get_wide() {
+    let lake = Lake::new(fine).await;
+    for number in 0..16 {
+        lake.append(number..number + 1).await;
+    }
+    for number in 0..16 {
+        lake.append(16 + number * 1_000..16 + number * 1_000 + 1_000).await;
+    }
+    let narrow = rows(vec![("n", Arc::new(arrow::array::Int32Array::from(vec![16_016])))]);
+    let bytes = encoded(&narrow).0;
+    let size = bytes.len();
+    lake.bench.log.store().create("lake/t/narrow.parquet", bytes).await.unwrap();
+    let add = json!({"path": "narrow.parquet", "partitionValues": {}, "size": size, "modificationTime": 1, "dataChange": true});
+    lake.put_lines(&[json!({ "add": add })]).await;
+    lake.pass(HOUR);
+    lake.compact().await;
+    let files = lake.versions().await.pop().unwrap();
+    assert_eq!((files.len(), lake.counts(&files).await), (2, once(0..16_017)), "{files:?}");
+}
+
+#[tokio::test]
 async fn files_stay_in_their_partitions() {
     let lake = Lake::with(fine, Map::new(), Some(vec!["p".to_owned()])).await;
     for number in 0..32 {
