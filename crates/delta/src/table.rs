@@ -255,6 +255,7 @@ async fn keep(keeper: Arc<tokio::sync::Mutex<Keeper>>, maker: FileMaker, mut inb
         let mut is_over = false;
         while !is_over {
             tokio::select! {
+                // No lane proposes twice without an answer, so what comes has an end.
                 biased;
                 more = inbox.recv() => match more {
                     Some(more) => requests.push(more),
