@@ -288,7 +288,7 @@ fn permissive() -> Outcome {
     scene.kafka.produce(&scene.topic, &records)?;
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
     let changes = json!({"value.converter.schema": "id INT NOT NULL, name STRING, _corrupt_record STRING",
-        "value.converter.schema.mode": "PERMISSIVE"});
+        "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt_record"});
     sluice.create(&scene.connector, &config(&scene, &lake.place, changes))?;
     scene.wait_committed(&[3])?;
     let rows = lake.ask("rows", json!({}))?;
@@ -314,7 +314,7 @@ fn raw_table() -> Outcome {
     scene.kafka.produce(&scene.topic, &[record(0, b"\x00any"), record(1, b"{}"), record(1, b"")])?;
     let sluice = Sluice::worker(scene.kafka, scene.store)?;
     let changes = json!({"value.converter": "org.apache.kafka.connect.converters.ByteArrayConverter",
-        "kafka.columns": "key,topic,partition,offset,timestamp,timestampType,headers"});
+        "kafka.columns": "key,topic,partition,offset,timestamp,timestampType", "includeHeaders": "true"});
     sluice.create(&scene.connector, &inferring(&scene, &lake.place, changes))?;
     scene.wait_committed(&[1, 2])?;
     let columns = lake.ask("columns", json!({}))?;

@@ -321,7 +321,7 @@ async fn live_to_the_end(seed: u64) {
         }
         let lane = dice.random_range(0..LANES as usize);
         for _ in 0..dice.random_range(0..30) {
-            let value = format!(r#"{{"n":{}}}"#, produced[lane]);
+            let value = format!(r#"{{"lane":{lane},"n":{}}}"#, produced[lane]);
             world.log.produce("t", World::lane(lane).partition, None, Some(value.as_bytes()), 0, Vec::new());
             produced[lane] += 1;
         }

@@ -213,11 +213,8 @@ impl House {
         let (until_end, mut pace) = (source_config.bounds.until_end, None);
         match &table {
             Some(table) => pace = self.read_for(table, &task.connector, &mut source_config, &given, &store)?,
-            None if probe.listable => {
-                source_config.recovery = Some(recovery(&store, &dry, on_existing, source_config.on_data_loss));
-            }
             None => {
-                warn!(%task, store = store.name(), "objects may not be listed: where the group has no offset, auto.offset.reset decides");
+                source_config.recovery = recovery(&store, probe, &dry, on_existing, source_config.on_data_loss);
             }
         }
         let opening = self.dead_letters(&task, &settings);
@@ -236,8 +233,6 @@ impl House {
         info!(%task, group, store = store.name(), "task starts");
         let source = KafkaSource::new(source_config)?;
         let source = Noting { source, connector: task.connector.clone(), topics: self.topics.clone() };
-        let margin = Duration::from_secs(2).min(self.worker.graceful_timeout / 4);
-        let deadline = self.worker.graceful_timeout - margin;
         let task = Task {
             source: Arc::new(source) as Arc<dyn Source>,
             recipe: Arc::new(recipe),
@@ -247,12 +242,19 @@ impl House {
             budget: self.budget.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.task(&task.connector, u32::try_from(task.task).unwrap_or(u32::MAX)),
-            deadlines: Deadlines { drain: deadline, revoke: deadline },
+            deadlines: self.deadlines(),
             pace,
             until_end,
             seed,
         };
         task.run(control).await
+    }
+
+    /// How long a task may take to close what is open.
+    fn deadlines(&self) -> Deadlines {
+        let margin = Duration::from_secs(2).min(self.worker.graceful_timeout / 4);
+        let deadline = self.worker.graceful_timeout - margin;
+        Deadlines { drain: deadline, revoke: deadline }
     }
 
     /// The table of the connector that `given` describes, and these settings of its lanes, in a store of which this was found
@@ -360,10 +362,24 @@ impl House {
     }
 }
 
-/// What tells from the objects in `store` where topic-partitions end that the group does not know.
-fn recovery(store: &Store, dry: &Dry, on_existing: OnExisting, on_data_loss: DataLoss) -> Arc<dyn Recovery> {
+/// What tells from the objects in `store` where topic-partitions end that the group does not know; `None` if they may not be
+/// listed.
+fn recovery(
+    store: &Store,
+    probe: Probe,
+    dry: &Dry,
+    on_existing: OnExisting,
+    on_data_loss: DataLoss,
+) -> Option<Arc<dyn Recovery>> {
+    if !probe.listable {
+        warn!(
+            store = store.name(),
+            "objects may not be listed: where the group has no offset, auto.offset.reset decides"
+        );
+        return None;
+    }
     let labels = Labels { format: dry.format.clone(), views: dry.views.clone() };
-    Arc::new(StoreRecovery::new(store.clone(), dry.layout.clone(), labels, on_existing, on_data_loss))
+    Some(Arc::new(StoreRecovery::new(store.clone(), dry.layout.clone(), labels, on_existing, on_data_loss)))
 }
 
 /// Does `work`; `None` when the task is asked to stop meanwhile.

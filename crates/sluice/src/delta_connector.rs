@@ -84,14 +84,8 @@ pub(crate) const COMMIT_INTERVAL_MS: Key = Key::new(
 .shown(Width::Medium, "Commit Interval (ms)")
 .ours();
 
-const INCLUDE_HEADERS: Key = Key::new("includeHeaders", Kind::Boolean, "Columns of headers are not made.")
-    .check(Check::OneOfIgnoringCase(&["false"]))
-    .group("Spark", 19)
-    .shown(Width::Medium, "includeHeaders")
-    .ours();
-
 /// The keys of this connector beside those that it shares.
-pub(crate) const KEYS: &[Key] = &[PATH, PARTITION_BY, MERGE_SCHEMA, FLUSH_BYTES, COMMIT_INTERVAL_MS, INCLUDE_HEADERS];
+pub(crate) const KEYS: &[Key] = &[PATH, PARTITION_BY, MERGE_SCHEMA, FLUSH_BYTES, COMMIT_INTERVAL_MS];
 
 /// Keys of the S3 sink that say what a table settles otherwise: format, names, paths, and when cuts end.
 const NOT_HERE: &[&str] = &[

@@ -83,13 +83,20 @@ const OUTPUT_MODE: Key =
 const FORMAT: Key =
     spark("format", Kind::String, "The table is a Delta table.", 18).check(Check::OneOfIgnoringCase(&["delta"]));
 
+const INCLUDE_HEADERS: Key =
+    spark("includeHeaders", Kind::Boolean, "true is headers among kafka.columns.", 19).default("false");
+const MODE: Key = spark("mode", Kind::String, "Of from_json: as value.converter.schema.mode.", 20)
+    .check(Check::OneOfIgnoringCase(&["FAILFAST", "PERMISSIVE"]));
+const CORRUPT_RECORD: Key =
+    spark("columnNameOfCorruptRecord", Kind::String, "Of from_json: as value.converter.schema.corrupt.column.", 21);
+
 const fn spark(name: &'static str, kind: Kind, doc: &'static str, order: i32) -> Key {
     Key::new(name, kind, doc).ours().group("Spark", order).shown(Width::Medium, name)
 }
 
 /// An option that needs nothing here.
 const fn idle(name: &'static str, doc: &'static str, why: &'static str) -> Key {
-    spark(name, Kind::String, doc, 20).ignored(why)
+    spark(name, Kind::String, doc, 22).ignored(why)
 }
 
 /// Every option of Spark that is taken.
@@ -107,6 +114,9 @@ pub(crate) const KEYS: &[Key] = &[
     USER_METADATA,
     OUTPUT_MODE,
     FORMAT,
+    INCLUDE_HEADERS,
+    MODE,
+    CORRUPT_RECORD,
     idle(
         "checkpointLocation",
         "Where Spark keeps its offsets; nothing is written there.",
@@ -171,6 +181,8 @@ pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
         (TRIGGER, COMMIT_INTERVAL_MS.name),
         (COMPRESSION, writer::PARQUET_CODEC.name),
         (FAIL_ON_DATA_LOSS, source::keys::ON_DATA_LOSS.name),
+        (MODE, schema::VALUE_SCHEMA_MODE.name),
+        (CORRUPT_RECORD, schema::CORRUPT_COLUMN.name),
     ] {
         let is_time = key.name != TRIGGER.name
             || settings
@@ -198,10 +210,22 @@ pub(crate) fn check(settings: &Settings) -> Vec<Invalid> {
 /// Puts into `config` what Spark's options are in our keys.
 pub(crate) fn translate(settings: &Settings, config: &mut Config) -> Result<(), Invalid> {
     let mut set = |name: &str, text: &str| drop(config.insert(name.to_owned(), text.to_owned()));
-    for (key, name) in [(SUBSCRIBE, source::keys::TOPICS.name), (SUBSCRIBE_PATTERN, source::keys::TOPICS_REGEX.name)] {
+    for (key, name) in [
+        (SUBSCRIBE, source::keys::TOPICS.name),
+        (SUBSCRIBE_PATTERN, source::keys::TOPICS_REGEX.name),
+        (MODE, schema::VALUE_SCHEMA_MODE.name),
+        (CORRUPT_RECORD, schema::CORRUPT_COLUMN.name),
+    ] {
         if let Some(text) = settings.string(&key)? {
             set(name, &text);
         }
+    }
+    if settings.boolean(&INCLUDE_HEADERS)? {
+        let mut columns = settings.list(&writer::KAFKA_COLUMNS)?;
+        if !columns.iter().any(|column| column == "headers") {
+            columns.push("headers".to_owned());
+        }
+        set(writer::KAFKA_COLUMNS.name, &columns.join(","));
     }
     if settings.is_set(&FAIL_ON_DATA_LOSS) && !settings.boolean(&FAIL_ON_DATA_LOSS)? {
         set(source::keys::ON_DATA_LOSS.name, "continue");
@@ -455,11 +479,22 @@ mod tests {
             ("failOnDataLoss", "false"),
             ("compression", "UNCOMPRESSED"),
             ("trigger", "availableNow"),
+            ("includeHeaders", "true"),
+            ("kafka.columns", "key, offset"),
+            ("mode", "PERMISSIVE"),
+            ("columnNameOfCorruptRecord", "_bad"),
         ]);
         let mut config = Config::new();
         translate(&given, &mut config).unwrap();
-        let expected =
-            [("on.data.loss", "continue"), ("parquet.codec", "none"), ("stop.at.end", "true"), ("topics", "a,b")];
+        let expected = [
+            ("kafka.columns", "key,offset,headers"),
+            ("on.data.loss", "continue"),
+            ("parquet.codec", "none"),
+            ("stop.at.end", "true"),
+            ("topics", "a,b"),
+            ("value.converter.schema.corrupt.column", "_bad"),
+            ("value.converter.schema.mode", "PERMISSIVE"),
+        ];
         assert!(config.iter().map(|(name, text)| (name.as_str(), text.as_str())).eq(expected), "{config:?}");
         assert_eq!(check(&given), []);
     }
