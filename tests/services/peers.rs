@@ -17,6 +17,11 @@ pub(crate) const TESTS: &[Test] = &[
         run: read_alike,
     },
     Test {
+        name: "a_table_with_type_widening_takes_wider_columns_of_ours_and_of_spark",
+        needs: &[Need::Kafka, Need::Minio, Need::Spark],
+        run: type_widening,
+    },
+    Test {
         name: "tables_that_delta_rs_made_are_appended_to",
         needs: &[Need::Kafka, Need::Minio, Need::Spark],
         run: tables_of_delta_rs,
@@ -45,6 +50,28 @@ pub(crate) struct Lake {
 pub(crate) struct Seen {
     pub(crate) columns: Value,
     pub(crate) rows: Vec<Value>,
+}
+
+impl Seen {
+    /// The same rows in a table that has these of the columns.
+    pub(crate) fn with_columns(&self, columns: &Value) -> Seen {
+        Seen { columns: columns.clone(), rows: self.rows.iter().map(|row| with_fields(row, columns)).collect() }
+    }
+}
+
+fn with_fields(value: &Value, columns: &Value) -> Value {
+    match (value, columns) {
+        (Value::Object(fields), Value::Object(columns)) => {
+            let field = |(name, column): (&String, &Value)| {
+                (name.clone(), with_fields(fields.get(name).unwrap_or(&Value::Null), column))
+            };
+            columns.iter().map(field).collect()
+        }
+        (Value::Array(items), Value::Array(columns)) => {
+            items.iter().map(|item| with_fields(item, &columns[0])).collect()
+        }
+        (_, _) => value.clone(),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,6 +103,11 @@ impl Drop for Lake {
 
 fn peers<T: serde::de::DeserializeOwned>(action: &str, request: Value) -> Result<T, Error> {
     Services::readers()?.call(PEERS, action, &request)
+}
+
+/// The newest version of a table, by its log.
+pub(crate) fn newest_version(place: &str) -> Result<u64, Error> {
+    Ok(peers::<Newest>("newest", json!({"place": place}))?.version)
 }
 
 /// The table as all readers see it, which is the same for all.
@@ -164,6 +196,11 @@ fn ids(rows: &[Value]) -> Vec<i64> {
     ids.sort_unstable();
     ids
 }
+
+/// Columns of all tables that somebody else makes.
+pub(crate) const EVERY: &str = "id BIGINT, name STRING, day DATE, kind STRING, amount DECIMAL(12,3), at TIMESTAMP, \
+    local TIMESTAMP_NTZ, tiny TINYINT, small SMALLINT, single FLOAT, score DOUBLE, flag BOOLEAN, note STRING, \
+    nested STRUCT<a: INT, items: ARRAY<STRUCT<x: STRING, y: BIGINT>>>, tags MAP<STRING, INT>";
 
 const NARROW: &str = "id BIGINT, day DATE, kind STRING, amount DECIMAL(10,2), at TIMESTAMP, local TIMESTAMP_NTZ, tiny TINYINT, \
     small SMALLINT, single FLOAT, score DOUBLE, flag BOOLEAN, nested STRUCT<a: INT, items: ARRAY<STRUCT<x: STRING, y: BIGINT>>>, \
@@ -304,22 +341,17 @@ fn tables_of_delta_rs() -> Outcome {
         let changes = if partition_by.is_empty() { json!({}) } else { json!({"partitionBy": partition_by}) };
         sluice.create(&connector(name), &config(&scene, &place, schema, changes))?;
     }
-    for ((name, schema, _), before) in OF_DELTA_RS.iter().zip(before) {
+    let expected = parsed_by_spark(&ours, EVERY)?;
+    for ((name, _, _), before) in OF_DELTA_RS.iter().zip(before) {
         let group = format!("connect-{}", connector(name));
         scene.kafka.wait_committed(&group, &scene.topic, &[20, 20], COMMIT_LIMIT)?;
         let after = seen_by_all(&lake.place(name), None)?;
         assert_eq!(after.columns, before.columns, "{name}");
-        let expected = parsed_by_spark(&ours, schema)?;
-        let is_ours = |row: &&Value| row["id"].as_i64() >= Some(1_000);
-        let by_id = |rows: Vec<Value>| {
-            let mut rows = rows;
-            rows.sort_by_key(|row| row["id"].as_i64());
-            rows
-        };
-        let (new, old): (Vec<Value>, Vec<Value>) = after.rows.into_iter().partition(|row| is_ours(&row));
+        let (new, old): (Vec<Value>, Vec<Value>) =
+            after.rows.into_iter().partition(|row| row["id"].as_i64() >= Some(1_000));
         assert_eq!(old, before.rows, "{name}");
-        let new = Seen { columns: expected.columns.clone(), rows: by_id(new) };
-        same(name, &new, &Seen { columns: expected.columns, rows: by_id(expected.rows) });
+        let new = Seen { columns: after.columns.clone(), rows: new };
+        same(name, &new, &expected.with_columns(&after.columns));
     }
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
@@ -364,5 +396,41 @@ fn beside_delta_rs() -> Outcome {
     }
     let newest: Newest = peers("newest", json!({"place": place}))?;
     assert_eq!(newest.lacking, Vec::<u64>::new());
+    Ok(())
+}
+
+fn type_widening() -> Outcome {
+    let scene = Scene::new("widening", 2)?;
+    let lake = Lake::new("widening")?;
+    let place = lake.place("table");
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    let with = |schema: &str| config(&scene, &place, schema, json!({"delta.enableTypeWidening": "true"}));
+    let narrow = "id INT, small SMALLINT, single FLOAT, amount DECIMAL(8,2), items ARRAY<INT>";
+    let wide = "amount DECIMAL(12,4), items ARRAY<BIGINT>, id BIGINT, small SMALLINT, single DOUBLE";
+    let value =
+        |id: i64, single: f64| json!({"id": id, "small": id % 9, "single": single, "amount": 2.25, "items": [id]});
+    let large = 1i64 << 40;
+    sluice.create(&scene.connector, &with(narrow))?;
+    scene.kafka.produce(&scene.topic, &records(&[value(1, 0.5), value(2, 0.25)], 2))?;
+    scene.wait_committed(&[1, 1])?;
+    sluice.put(&format!("/connectors/{}/config", scene.connector), Some(&with(wide)))?;
+    scene.kafka.produce(&scene.topic, &records(&[value(large, 0.1), value(large + 1, 1e300)], 2))?;
+    scene.wait_committed(&[2, 2])?;
+
+    // Spark widens a column; rows of the old type follow.
+    let spark = Services::spark()?;
+    let statement = format!("ALTER TABLE delta.`{place}` CHANGE COLUMN small TYPE INT");
+    spark.call::<Value>(SPARK, "sql", &json!({"statements": [statement]}))?;
+    scene.kafka.produce(&scene.topic, &records(&[value(5, 0.5), value(6, 0.5)], 2))?;
+    scene.wait_committed(&[3, 3])?;
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    let request = json!({"place": place, "version": null});
+    let seen: Seen = spark.call(SPARK, "read", &request)?;
+    assert_eq!(ids(&seen.rows), [1, 2, 5, 6, large, large + 1]);
+    let found = |id: i64| seen.rows.iter().find(|row| row["id"] == json!(id)).cloned().unwrap_or_default();
+    assert_eq!((&found(1)["single"], &found(large)["single"]), (&json!(0.5), &json!(0.1)));
+    assert_eq!((&found(large)["items"], &found(large)["amount"]), (&json!([large]), &found(1)["amount"]));
+    let by_duckdb: Seen = spark.call(SPARK, "read_duckdb", &request)?;
+    same("Spark and DuckDB", &seen, &by_duckdb);
     Ok(())
 }

@@ -412,6 +412,20 @@ impl Sluice {
             .map_err(|error| failed(format!("{path} has VmHWM {line:?}: {error}")))
     }
 
+    /// Seconds of all cores that the process used so far, in user and system mode (proc_pid_stat(5)).
+    pub fn cpu_seconds(&self) -> Result<f64, Error> {
+        const TICKS_PER_SECOND: f64 = 100.0;
+        let path = format!("/proc/{}/stat", self.process.id());
+        let stat = std::fs::read_to_string(&path).map_err(|error| failed(format!("{path}: {error}")))?;
+        // Behind the name, which may have spaces: the 12th and 13th field.
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default().split_whitespace();
+        let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+        match ticks[..] {
+            [user, system] => Ok((user + system) / TICKS_PER_SECOND),
+            _ => Err(failed(format!("{path} has no times: {stat}"))),
+        }
+    }
+
     fn failure(&self, why: &str) -> Error {
         failed(format!("{why}; end of its log:\n{}", last_lines(&self.log(), 30)))
     }

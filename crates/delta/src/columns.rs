@@ -14,8 +14,23 @@ const NOT_IN_NAMES: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '
 pub(crate) enum Fit {
     /// It has all their columns.
     Fits,
-    /// It has them when it gets this schema: the same columns, and new ones that may be null behind them.
+    /// It has them when it gets this schema: the same columns, some perhaps of wider types, and new ones that may be null
+    /// behind them.
     Grows(Value),
+}
+
+/// How a table may change for rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Growth {
+    /// Whether it gets columns that it lacks.
+    pub(crate) new_columns: bool,
+    /// Whether its columns get wider types, which takes the table feature `typeWidening` beside what `new_columns` takes.
+    pub(crate) wider_types: bool,
+}
+
+impl Growth {
+    /// A table without files gets what it needs.
+    pub(crate) const NEW_TABLE: Growth = Growth { new_columns: true, wider_types: false };
 }
 
 /// The StructType of a table made for rows with `schema`, whose times are those of tables ([`writer::table_schema`]): every
@@ -103,21 +118,22 @@ pub(crate) enum Of {
     File,
 }
 
-/// How rows with `schema` go into a table with the columns `table`. The error names the column that is in the way.
-pub(crate) fn fit(table: &Value, schema: &Schema, of: Of) -> Result<Fit, String> {
+/// How rows with `schema` go into a table with the columns `table`, which become wider if `widens`. The error names the column
+/// that is in the way.
+pub(crate) fn fit(table: &Value, schema: &Schema, of: Of, widens: bool) -> Result<Fit, String> {
     check_fields(schema.fields(), "")?;
     let rows = TableSchema::new(schema.fields()).map_err(|error| error.to_string())?;
     let rows: Value = serde_json::from_str(&rows.to_json()).map_err(|error| error.to_string())?;
     let mut grown = table.clone();
-    let grows = grow(&mut grown, &rows, of, "")?;
-    Ok(if grows { Fit::Grows(grown) } else { Fit::Fits })
+    let changes = grow(&mut grown, &rows, (of, widens), "")?;
+    Ok(if changes.any { Fit::Grows(grown) } else { Fit::Fits })
 }
 
 /// The columns of the table when rows with `schema` are in it, `None` when it has them all; the error says why they cannot be.
-pub(crate) fn grown(table: &Value, schema: &Schema, of: Of, may_grow: bool) -> Result<Option<Value>, String> {
-    match fit(table, schema, of)? {
+pub(crate) fn grown(table: &Value, schema: &Schema, of: Of, growth: Growth) -> Result<Option<Value>, String> {
+    match fit(table, schema, of, growth.wider_types && growth.new_columns)? {
         Fit::Fits => Ok(None),
-        Fit::Grows(grown) if may_grow => Ok(Some(grown)),
+        Fit::Grows(grown) if growth.new_columns => Ok(Some(grown)),
         Fit::Grows(_) => {
             Err("the records have columns that the table lacks; set mergeSchema to true to add them".to_owned())
         }
@@ -163,21 +179,81 @@ fn decimal(name: &str) -> Option<(i32, i32)> {
     Some((precision.trim().parse().ok()?, scale.trim().parse().ok()?))
 }
 
-/// Brings the columns of `rows` into `table`; whether there were new ones.
-fn grow(table: &mut Value, rows: &Value, of: Of, path: &str) -> Result<bool, String> {
+/// Whether a column of the type `table` may become one of the type `rows` by itself in a table with type widening, by the rules
+/// of Delta: integers do not become decimals or doubles unless somebody asks for it. Dates could become timestamps without a
+/// zone, but values in paths would have two forms then.
+fn may_become(table: &str, rows: &str) -> bool {
+    let is_whole = |name: &str| ["byte", "short", "integer", "long"].contains(&name);
+    is_whole(table) == is_whole(rows) && is_wider(rows, table)
+}
+
+/// What growing came to.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Whether anything changed.
+    any: bool,
+    /// Types that changed below the nearest field of a struct.
+    types: Vec<TypeChange>,
+}
+
+#[derive(Debug)]
+struct TypeChange {
+    from: String,
+    to: String,
+    /// The way to it through lists and maps: `element`, `key`, `value`.
+    path: Vec<&'static str>,
+}
+
+impl Changes {
+    fn and(mut self, other: Changes) -> Changes {
+        self.any |= other.any;
+        self.types.extend(other.types);
+        self
+    }
+
+    fn below(mut self, step: &'static str) -> Changes {
+        self.types.iter_mut().for_each(|change| change.path.insert(0, step));
+        self
+    }
+
+    /// Notes the changed types on the field of a struct that has them, as the protocol asks; whether anything changed.
+    fn note_on(self, field: &mut Value) -> bool {
+        for TypeChange { from, to, path } in self.types {
+            let mut change = json!({"fromType": from, "toType": to});
+            if !path.is_empty() {
+                change["fieldPath"] = json!(path.join("."));
+            }
+            let changes = &mut field["metadata"]["delta.typeChanges"];
+            match changes.as_array_mut() {
+                Some(changes) => changes.push(change),
+                None => *changes = json!([change]),
+            }
+        }
+        self.any
+    }
+}
+
+/// Brings the columns of `rows` into `table`.
+fn grow(table: &mut Value, rows: &Value, rules: (Of, bool), path: &str) -> Result<Changes, String> {
     let kind = |data_type: &Value| data_type.get("type").and_then(Value::as_str).map(str::to_owned);
     match (kind(table).as_deref(), kind(rows).as_deref()) {
-        (Some("struct"), Some("struct")) => grow_struct(table, rows, of, path),
+        (Some("struct"), Some("struct")) => grow_struct(table, rows, rules, path),
         (Some("array"), Some("array")) => {
             check_null(table, rows, "containsNull", path)?;
-            grow_part(table, rows, "elementType", of, path)
+            Ok(grow_part(table, rows, "elementType", rules, path)?.below("element"))
         }
         (Some("map"), Some("map")) => {
             check_null(table, rows, "valueContainsNull", path)?;
-            Ok(grow_part(table, rows, "keyType", of, path)? | grow_part(table, rows, "valueType", of, path)?)
+            let keys = grow_part(table, rows, "keyType", rules, path)?.below("key");
+            Ok(keys.and(grow_part(table, rows, "valueType", rules, path)?.below("value")))
         }
-        (None, None) if table == rows => Ok(false),
-        (None, None) if of == Of::Rows && is_wider(&name_of(table), &name_of(rows)) => Ok(false),
+        (None, None) if table == rows => Ok(Changes::default()),
+        (None, None) if rules.0 == Of::Rows && is_wider(&name_of(table), &name_of(rows)) => Ok(Changes::default()),
+        (None, None) if rules.1 && may_become(&name_of(table), &name_of(rows)) => {
+            let change = TypeChange { from: name_of(table), to: name_of(rows), path: Vec::new() };
+            *table = rows.clone();
+            Ok(Changes { any: true, types: vec![change] })
+        }
         (_, _) => Err(format!("column {path} is {} in the records and {} in the table", name_of(rows), name_of(table))),
     }
 }
@@ -186,9 +262,9 @@ fn name_of(data_type: &Value) -> String {
     data_type.as_str().or_else(|| data_type.get("type").and_then(Value::as_str)).unwrap_or("of no type").to_owned()
 }
 
-fn grow_part(table: &mut Value, rows: &Value, part: &str, of: Of, path: &str) -> Result<bool, String> {
+fn grow_part(table: &mut Value, rows: &Value, part: &str, rules: (Of, bool), path: &str) -> Result<Changes, String> {
     match (table.get_mut(part), rows.get(part)) {
-        (Some(table), Some(rows)) => grow(table, rows, of, path),
+        (Some(table), Some(rows)) => grow(table, rows, rules, path),
         (_, _) => Err(format!("column {path} has no {part}")),
     }
 }
@@ -200,7 +276,7 @@ fn check_null(table: &Value, rows: &Value, nullable: &str, path: &str) -> Result
     Ok(())
 }
 
-fn grow_struct(table: &mut Value, rows: &Value, of: Of, path: &str) -> Result<bool, String> {
+fn grow_struct(table: &mut Value, rows: &Value, rules: (Of, bool), path: &str) -> Result<Changes, String> {
     let fields = |data_type: &Value| data_type.get("fields").and_then(Value::as_array).cloned().unwrap_or_default();
     let name = |field: &Value| field.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
@@ -223,7 +299,7 @@ fn grow_struct(table: &mut Value, rows: &Value, of: Of, path: &str) -> Result<bo
             }
             Some(one) => {
                 check_null(one, field, "nullable", &path)?;
-                grows |= grow_part(one, field, "type", of, &path)?;
+                grows |= grow_part(one, field, "type", rules, &path)?.note_on(one);
             }
             None => {
                 let mut field = field.clone();
@@ -234,7 +310,7 @@ fn grow_struct(table: &mut Value, rows: &Value, of: Of, path: &str) -> Result<bo
         }
     }
     table["fields"] = Value::Array(known);
-    Ok(grows)
+    Ok(Changes { any: grows, types: Vec::new() })
 }
 
 #[cfg(test)]
@@ -290,7 +366,7 @@ mod tests {
         let mut table = struct_type(&old).unwrap();
         table["fields"][0]["metadata"] = json!({"comment": "kept"});
         assert_eq!(
-            fit(&table, &schema(vec![Field::new("b", DataType::Int64, false)]), Of::File),
+            fit(&table, &schema(vec![Field::new("b", DataType::Int64, false)]), Of::File, false),
             Ok(Fit::Fits),
             "fewer, never null"
         );
@@ -300,7 +376,7 @@ mod tests {
             Field::new("new", DataType::Boolean, false),
             Field::new("s", both("w"), true),
         ]);
-        let Ok(Fit::Grows(grown)) = fit(&table, &rows, Of::File) else { panic!("it grows") };
+        let Ok(Fit::Grows(grown)) = fit(&table, &rows, Of::File, false) else { panic!("it grows") };
         let text = grown.to_string();
         assert!(text.contains(r#""metadata":{"comment":"kept"}"#), "{text}");
         let names: Vec<&Value> = grown["fields"].as_array().unwrap().iter().map(|field| &field["name"]).collect();
@@ -310,7 +386,7 @@ mod tests {
             json!({"name": "w", "type": "integer", "nullable": true, "metadata": {}})
         );
         assert_eq!(grown["fields"][2]["type"]["elementType"]["fields"][1]["name"], "z");
-        assert_eq!(fit(&grown, &rows, Of::File), Ok(Fit::Fits), "and then they fit");
+        assert_eq!(fit(&grown, &rows, Of::File, false), Ok(Fit::Fits), "and then they fit");
     }
 
     #[test]
@@ -327,7 +403,7 @@ mod tests {
         let found = columns(&table);
         let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
         assert_eq!(names, ["a", "d", "t"]);
-        assert_eq!(fit(&table, found.arrow(), Of::File), Ok(Fit::Fits));
+        assert_eq!(fit(&table, found.arrow(), Of::File, false), Ok(Fit::Fits));
         assert_eq!(columns(&Value::Null), TableSchema::empty());
     }
 
@@ -356,14 +432,71 @@ mod tests {
         }
         let table = struct_type(&schema(vec![Field::new("a", DataType::Int64, true)])).unwrap();
         let rows = schema(vec![Field::new("a", DataType::Int16, true)]);
-        assert_eq!(fit(&table, &rows, Of::Rows), Ok(Fit::Fits));
-        assert!(fit(&table, &rows, Of::File).is_err(), "a file has the type that it has");
+        assert_eq!(fit(&table, &rows, Of::Rows, false), Ok(Fit::Fits));
+        assert!(fit(&table, &rows, Of::File, false).is_err(), "a file has the type that it has");
+    }
+
+    #[test]
+    fn types_get_wider_where_the_table_lets_them_and_the_table_tells_its_readers() {
+        let old = schema(vec![
+            Field::new("i", DataType::Int16, true),
+            Field::new("f", DataType::Float32, true),
+            Field::new("d", DataType::Decimal128(8, 2), true),
+            Field::new("l", list(nested(vec![Field::new("x", DataType::Int8, true)])), true),
+            Field::new("k", list(list(DataType::Int32)), true),
+        ]);
+        let table = struct_type(&old).unwrap();
+        let new = schema(vec![
+            Field::new("i", DataType::Int64, true),
+            Field::new("f", DataType::Float64, true),
+            Field::new("d", DataType::Decimal128(12, 4), true),
+            Field::new("l", list(nested(vec![Field::new("x", DataType::Int32, true)])), true),
+            Field::new("k", list(list(DataType::Int64)), true),
+            Field::new("more", DataType::Utf8, true),
+        ]);
+        let all = Growth { new_columns: true, wider_types: true };
+        let grown_by = |rows: &Schema, growth| grown(&table, rows, Of::Rows, growth);
+        let wide = grown_by(&new, all).unwrap().unwrap();
+        let field = |at: usize| &wide["fields"][at];
+        let change = |from: &str, to: &str| json!([{"fromType": from, "toType": to}]);
+        assert_eq!(
+            (&field(0)["type"], &field(0)["metadata"]["delta.typeChanges"]),
+            (&json!("long"), &change("short", "long"))
+        );
+        assert_eq!(field(1)["metadata"]["delta.typeChanges"], change("float", "double"));
+        assert_eq!(field(2)["metadata"]["delta.typeChanges"], change("decimal(8,2)", "decimal(12,4)"));
+        let inner = &field(3)["type"]["elementType"]["fields"][0];
+        assert_eq!(
+            (&inner["type"], &inner["metadata"]["delta.typeChanges"]),
+            (&json!("integer"), &change("byte", "integer"))
+        );
+        assert_eq!(field(3)["metadata"], json!({}), "the nearest field of a struct has it");
+        assert_eq!(
+            field(4)["metadata"]["delta.typeChanges"],
+            json!([{"fromType": "integer", "toType": "long", "fieldPath": "element.element"}])
+        );
+        assert_eq!(field(5)["name"], "more");
+        assert_eq!(grown(&wide, &old, Of::Rows, all), Ok(None), "rows of the old types fit");
+        let again = schema(vec![Field::new("f", DataType::Float64, true), Field::new("i", DataType::Int64, true)]);
+        assert_eq!(grown(&wide, &again, Of::File, all), Ok(None));
+        for growth in [Growth { wider_types: false, ..all }, Growth { new_columns: false, ..all }] {
+            let error = grown_by(&schema(vec![Field::new("i", DataType::Int64, true)]), growth).unwrap_err();
+            assert_eq!(error, "column i is long in the records and short in the table");
+        }
+        for (name, other) in [
+            ("i", DataType::Float64),
+            ("i", DataType::Decimal128(20, 0)),
+            ("f", DataType::Int64),
+            ("d", DataType::Decimal128(8, 4)),
+        ] {
+            assert!(grown_by(&schema(vec![Field::new(name, other, true)]), all).is_err(), "{name} by itself");
+        }
     }
 
     #[test]
     fn what_does_not_fit_is_named() {
         let mut table = struct_type(&schema(vec![Field::new("a", DataType::Int64, true)])).unwrap();
-        let error = |table: &Value, field: Field| fit(table, &schema(vec![field]), Of::File).unwrap_err();
+        let error = |table: &Value, field: Field| fit(table, &schema(vec![field]), Of::File, false).unwrap_err();
         assert_eq!(
             error(&table, Field::new("a", DataType::Utf8, true)),
             "column a is string in the records and long in the table"

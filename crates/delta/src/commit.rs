@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use writer::Created;
 
-use crate::action::{Action, Add, Metadata, Protocol, Seen, Txn, commit_info};
+use crate::action::{Action, Add, Metadata, Seen, Txn, commit_info};
 use crate::batch::Batch;
-use crate::columns::{Fit, Of, fit, grown, struct_type};
+use crate::columns::{Fit, Growth, Of, fit, grown, struct_type};
 use crate::decide::{Standing, TableState};
 use crate::log::{Log, ReadError};
 use crate::open::{OpenError, open};
-use crate::protocol::refusals;
+use crate::protocol::{has_local_times, protocol_for, refusals, widens_types};
 use crate::stats::stats;
 use crate::table::{CommitError, Known, NewFile, Proposal, TableOptions};
 use crate::upkeep::{due, keep_up};
@@ -200,6 +200,7 @@ impl Keeper {
             shared.schema = Arc::new(serde_json::from_str(text).unwrap_or_default());
             text.clone_into(&mut shared.schema_text);
         }
+        shared.growth = self.growth();
         self.options.metrics.is_at(shared.version);
     }
 
@@ -261,10 +262,10 @@ impl Keeper {
                 )));
             }
             let metadata = state.metadata.with_schema(&schema);
-            info!(table = self.log.name_for_people(), "adding columns to the table");
-            return self.put("ADD COLUMNS", vec![Action::Metadata(metadata)]).await.map(|_| None);
+            info!(table = self.log.name_for_people(), "changing the columns of the table");
+            return self.put("CHANGE COLUMNS", vec![Action::Metadata(metadata)]).await.map(|_| None);
         }
-        batch.keep_whole_files(|file| matches!(fit(&schema, &file.schema, Of::File), Ok(Fit::Fits)));
+        batch.keep_whole_files(|file| matches!(fit(&schema, &file.schema, Of::File, false), Ok(Fit::Fits)));
         if batch.lacks_files() {
             return Ok(Some(schema));
         }
@@ -315,6 +316,11 @@ impl Keeper {
         ))
     }
 
+    fn growth(&self) -> Growth {
+        let widens = self.state.as_ref().is_some_and(|state| widens_types(&state.protocol, &state.metadata));
+        Growth { new_columns: self.options.merge_schema, wider_types: widens }
+    }
+
     /// The table's columns when `proposal` is in it, if they are not `schema`. What fits is added to `fitting`: nearly always
     /// all lanes have the same columns.
     fn fitted(
@@ -326,12 +332,13 @@ impl Keeper {
         let changed = |why: String| {
             CommitError::Changed(format!("the records do not fit the table {}: {why}", self.log.name_for_people()))
         };
+        let growth = self.growth();
         let (mut all, mut found) = (None, Vec::new());
         for (columns, of) in proposal.schemas() {
             if fitting.iter().any(|(known, known_of)| known == columns && *known_of == of) {
                 continue;
             }
-            let wider = grown(all.as_ref().unwrap_or(schema), columns, of, self.options.merge_schema);
+            let wider = grown(all.as_ref().unwrap_or(schema), columns, of, growth);
             all = wider.map_err(changed)?.or(all);
             found.push((columns.clone(), of));
         }
@@ -399,7 +406,7 @@ impl Keeper {
             for (columns, of) in proposal.schemas() {
                 let made = match &schema {
                     None => struct_type(columns).map(Some),
-                    Some(known) => grown(known, columns, of, true),
+                    Some(known) => grown(known, columns, of, Growth::NEW_TABLE),
                 };
                 match made {
                     Ok(made) => schema = made.or(schema),
@@ -414,7 +421,7 @@ impl Keeper {
         }
         batch.answer_all(answers);
         let Some(schema) = schema.filter(|_| !batch.is_answered()) else { return Ok(()) };
-        let protocol = protocol_for(&schema);
+        let protocol = protocol_for(&schema, &self.options.properties);
         let partition_columns = self.options.partition_columns.clone().unwrap_or_default();
         let names =
             schema.get("fields").and_then(Value::as_array).into_iter().flatten().filter_map(|field| field.get("name"));
@@ -434,24 +441,6 @@ impl Keeper {
             info!(table = self.log.name_for_people(), id, "table made");
         }
         Ok(())
-    }
-}
-
-fn has_local_times(schema: &Value) -> bool {
-    schema.to_string().contains("\"timestamp_ntz\"")
-}
-
-/// The protocol that the most readers know and that has the table's types.
-fn protocol_for(schema: &Value) -> Protocol {
-    if !has_local_times(schema) {
-        return Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None };
-    }
-    let features = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
-    Protocol {
-        min_reader_version: 3,
-        min_writer_version: 7,
-        reader_features: features(&["timestampNtz"]),
-        writer_features: features(&["timestampNtz", "appendOnly", "invariants"]),
     }
 }
 

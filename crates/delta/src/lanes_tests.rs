@@ -8,7 +8,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array,
     Int64Array, StringArray, StructArray,
 };
-use arrow::datatypes::{Field, Fields, Int64Type};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 use model::{Nonce, TopicPartition};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
@@ -38,6 +38,10 @@ struct Process {
 
 impl Process {
     async fn new(objects: FaultyStore, seed: u64, partitioned: bool) -> Process {
+        Process::with(objects, seed, partitioned, Map::new()).await
+    }
+
+    async fn with(objects: FaultyStore, seed: u64, partitioned: bool, properties: Map<String, Value>) -> Process {
         let rules = RetryRules {
             attempts: 2,
             backoff: Duration::from_millis(10),
@@ -52,7 +56,7 @@ impl Process {
         let options = TableOptions {
             location: "t".to_owned(),
             partition_columns: partitioned.then(|| vec!["p".to_owned()]),
-            properties: Map::new(),
+            properties,
             merge_schema: true,
             user_metadata: None,
             linger: Duration::from_millis(20),
@@ -339,5 +343,35 @@ async fn narrower_columns_become_the_tables_in_every_file() {
         let cut = process.cut(0, 3, vec![("", rows(vec![("n", text.clone())]))]).await;
         let error = process.publish(vec![cut]).await.pop().unwrap().unwrap_err();
         assert!(error.to_string().contains("column n is double in the records and long in the table"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_with_type_widening_gets_wider_columns_by_a_commit_of_their_own() {
+    for shares in [true, false] {
+        let objects = Arc::new(InMemory::new());
+        let property = Map::from_iter([("delta.enableTypeWidening".to_owned(), json!("true"))]);
+        let mut process = Process::with(fine(&objects), 1, false, property).await;
+        process.shares = shares;
+        let short = |value: i16| rows(vec![("n", Arc::new(Int16Array::from(vec![value])) as ArrayRef)]);
+        let parts = [short(1), numbers(1 << 40..(1 << 40) + 1), short(2)];
+        for (start, rows) in (0..).zip(parts) {
+            let cut = process.cut(0, start, vec![("", rows)]).await;
+            process.publish(vec![cut]).await.pop().unwrap().unwrap();
+        }
+        let log = log(&objects).await;
+        let kinds: Vec<&str> =
+            log.iter().map(|commit| commit[0]["commitInfo"]["operation"].as_str().unwrap()).collect();
+        let append = "STREAMING UPDATE";
+        assert_eq!(kinds, ["CREATE TABLE", append, "CHANGE COLUMNS", append, append]);
+        assert_eq!(log[0][1]["protocol"]["readerFeatures"], json!(["typeWidening"]));
+        let columns: Value = serde_json::from_str(log[2][1]["metaData"]["schemaString"].as_str().unwrap()).unwrap();
+        let changes = &columns["fields"][0]["metadata"]["delta.typeChanges"];
+        assert_eq!(changes, &json!([{"fromType": "short", "toType": "long"}]));
+        let mut types = Vec::new();
+        for add in log.iter().flat_map(|commit| adds(commit)) {
+            types.push(read(&objects, add).await.column(0).data_type().clone());
+        }
+        assert_eq!(types, [DataType::Int16, DataType::Int64, DataType::Int64], "shared: {shares}");
     }
 }

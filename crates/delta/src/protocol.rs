@@ -1,12 +1,16 @@
 //! Which tables a writer that appends can honour. Pure. What it cannot is refused by name, before the first record.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::action::{Metadata, Protocol};
 
 /// The highest versions of the protocol that are known.
 const READER_VERSION_MAX: i32 = 3;
 const WRITER_VERSION_MAX: i32 = 7;
+
+/// The feature by which columns get wider types, and the property that turns it on.
+const TYPE_WIDENING: &str = "typeWidening";
+const ENABLE_TYPE_WIDENING: &str = "delta.enableTypeWidening";
 
 /// Features that ask nothing more of a writer that only appends files than what [`refusals`] looks into: those that are
 /// about deleting and updating, about checkpoints, or about types of columns.
@@ -77,6 +81,36 @@ pub(crate) fn refusals(protocol: &Protocol, metadata: &Metadata) -> Vec<String> 
     refusals
 }
 
+/// Whether columns of the table may get wider types.
+pub(crate) fn widens_types(protocol: &Protocol, metadata: &Metadata) -> bool {
+    let has = |features: &Option<Vec<String>>| features.iter().flatten().any(|feature| feature == TYPE_WIDENING);
+    let is_on = metadata.property(ENABLE_TYPE_WIDENING).is_some_and(|value| value.trim() == "true");
+    is_on && has(&protocol.reader_features) && has(&protocol.writer_features)
+}
+
+/// The protocol that the most readers know and that a new table with these columns and properties needs.
+pub(crate) fn protocol_for(schema: &Value, properties: &Map<String, Value>) -> Protocol {
+    let mut features = Vec::new();
+    if has_local_times(schema) {
+        features.push("timestampNtz");
+    }
+    if properties.get(ENABLE_TYPE_WIDENING).and_then(Value::as_str).is_some_and(|value| value.trim() == "true") {
+        features.push(TYPE_WIDENING);
+    }
+    if features.is_empty() {
+        return Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None };
+    }
+    let owned = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    let reader_features = owned(&features);
+    features.extend(["appendOnly", "invariants"]);
+    Protocol { min_reader_version: 3, min_writer_version: 7, reader_features, writer_features: owned(&features) }
+}
+
+/// Whether a StructType has timestamps without a zone, which are a feature.
+pub(crate) fn has_local_times(schema: &Value) -> bool {
+    schema.to_string().contains("\"timestamp_ntz\"")
+}
+
 fn column_refusals(data_type: &Value, path: &str, refusals: &mut Vec<String>) {
     for nested in ["elementType", "keyType", "valueType"] {
         if let Some(nested) = data_type.get(nested) {
@@ -120,6 +154,21 @@ mod tests {
             let properties = json!({"delta.appendOnly": "true", "delta.columnMapping.mode": "none"});
             assert_eq!(found(protocol, properties, fields.clone()), Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn types_get_wider_where_feature_and_property_say_so() {
+        let columns = json!({"type": "struct", "fields": []});
+        let with = |protocol: &Protocol, value: &str| {
+            let properties = Map::from_iter([(ENABLE_TYPE_WIDENING.to_owned(), json!(value))]);
+            widens_types(protocol, &Metadata::new("t", &columns, &[], properties, 0))
+        };
+        let properties = Map::from_iter([(ENABLE_TYPE_WIDENING.to_owned(), json!("true"))]);
+        let (plain, widening) = (protocol_for(&columns, &Map::new()), protocol_for(&columns, &properties));
+        assert_eq!((plain.min_reader_version, plain.min_writer_version), (1, 2));
+        assert_eq!(widening.reader_features, Some(vec![TYPE_WIDENING.to_owned()]));
+        assert_eq!(widening.writer_features.as_ref().map(Vec::len), Some(3));
+        assert_eq!([with(&widening, "true"), with(&widening, "false"), with(&plain, "true")], [true, false, false]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tracing::warn;
 use writer::{FileRows, FileStatistics, PublishedFile, Store, TableOfFiles};
 
 use crate::batch::{Answer, Batch};
-use crate::columns::{Of, columns, columns_for, grown, struct_type};
+use crate::columns::{Growth, Of, columns, columns_for, grown, struct_type};
 use crate::commit::{Keeper, Next};
 use crate::decide::Wish;
 use crate::file_maker::FileMaker;
@@ -140,6 +140,8 @@ pub struct Known {
     pub(crate) schema: Arc<Value>,
     /// Its text in the log.
     pub(crate) schema_text: String,
+    /// How it may change for records.
+    pub(crate) growth: Growth,
 }
 
 /// A proposal on its way to the table's task.
@@ -157,7 +159,6 @@ pub struct Table {
     known: Arc<Mutex<Known>>,
     location: Arc<str>,
     now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
-    merge_schema: bool,
 }
 
 impl fmt::Debug for Table {
@@ -171,8 +172,8 @@ impl Table {
     /// commit makes it. One that cannot be written to, or that has other partition columns, is refused by name.
     pub async fn open(store: Store, options: TableOptions) -> Result<Table, CommitError> {
         let known: Arc<Mutex<Known>> = Arc::default();
-        let (location, merge_schema) = (options.location.as_str().into(), options.merge_schema);
-        let (now_ms, maker) = (options.now_ms.clone(), FileMaker::new(&store, &options));
+        let (location, now_ms) = (options.location.as_str().into(), options.now_ms.clone());
+        let maker = FileMaker::new(&store, &options);
         let log = Log::new(store, &options.location).map_err(CommitError::Refused)?;
         let mut keeper = Keeper::new(log, options, known.clone());
         keeper.reload().await?;
@@ -180,7 +181,7 @@ impl Table {
         let (requests, inbox) = mpsc::unbounded_channel();
         let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
         tokio::spawn(keep(keeper.clone(), maker, inbox));
-        Ok(Table { requests, keeper, known, location, now_ms, merge_schema })
+        Ok(Table { requests, keeper, known, location, now_ms })
     }
 
     /// Makes `proposal` a part of the table, together with what other lanes propose at the same time. A store that does not
@@ -225,17 +226,17 @@ impl Table {
 
 impl TableOfFiles for Table {
     fn refusal(&self, schema: &Schema) -> Option<String> {
-        let known = self.peek(|known| known.schema.clone());
+        let (known, growth) = self.peek(|known| (known.schema.clone(), known.growth));
         let fitted = match &*known {
             Value::Null => struct_type(schema).map(|_| ()),
-            known => grown(known, schema, Of::Rows, self.merge_schema).map(|_| ()),
+            known => grown(known, schema, Of::Rows, growth).map(|_| ()),
         };
         fitted.err()
     }
 
     fn file_columns(&self, schema: &SchemaRef) -> SchemaRef {
-        let known = self.peek(|known| known.schema.clone());
-        match grown(&known, schema, Of::Rows, true) {
+        let (known, growth) = self.peek(|known| (known.schema.clone(), known.growth));
+        match grown(&known, schema, Of::Rows, growth) {
             Ok(grown) => columns_for(grown.as_ref().unwrap_or(&known), std::slice::from_ref(schema)),
             // There is no table yet, or it refuses them.
             Err(_) => schema.clone(),

@@ -8,44 +8,26 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads clock and environment itself")]
 
-use std::collections::BTreeMap;
 use std::error::Error;
-use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use model::{Config, Fingerprint, Settings};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
 use pipeline::{
     Budget, Deadlines, ErrorRules, Metrics, Recipe, SystemClock, Task, Tolerance, TopicSchemas, Wanted, control,
 };
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use plain::{Costs, PARTITIONS, ROWS_PER_FILE, measured, number, plain_loop, produce, run};
 use schema::{CONVERTERS, Part};
-use serde::{Deserialize, Serialize};
-use source::{KafkaSource, Producer, SourceConfig, Subscription};
+use source::{KafkaSource, SourceConfig, Subscription};
 use writer::{
     Environment, FileContext, FileLimits, Layout, NullValues, ObjectCommitter, OnExisting, Rotation, Store, Views,
     partitioner_plugin,
 };
 
+mod plain;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const PARTITIONS: i32 = 4;
-const ROWS_PER_FILE: usize = 250_000;
-
-/// What one run of one side cost.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Cost {
-    records: u64,
-    seconds: f64,
-    cpu_seconds: f64,
-    peak_bytes: u64,
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -66,162 +48,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 fn compare() -> Result<(), Box<dyn Error>> {
     let (records, rounds) = (number("SLUICE_BENCH_RECORDS", 2_000_000), number("SLUICE_BENCH_ROUNDS", 3));
     let kafka = tests::Services::kafka()?;
     let topic = tests::unique("bench");
     kafka.create_topic(&topic, PARTITIONS as u32)?;
     produce(kafka.bootstrap(), &topic, records)?;
-    let mut costs: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
+    let mut costs = Costs::default();
     for _ in 0..rounds {
         for side in ["plain", "sluice"] {
             run(side, kafka.bootstrap(), &topic, records)?;
-            let cost = run(side, kafka.bootstrap(), &topic, records)?;
-            print(side, cost);
-            costs.entry(side).or_default().push(cost);
+            costs.note(side, run(side, kafka.bootstrap(), &topic, records)?);
         }
     }
-    let median = |side: &str, of: fn(&Cost) -> f64| {
-        let mut values: Vec<f64> = costs[side].iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let per_cpu = |cost: &Cost| cost.records as f64 / cost.cpu_seconds;
-    let wall = |cost: &Cost| cost.records as f64 / cost.seconds;
-    println!(
-        "sluice / plain loop, medians of {rounds}: messages per CPU-second {:.2}, messages per second {:.2}, peak memory {:.2}",
-        median("sluice", per_cpu) / median("plain", per_cpu),
-        median("sluice", wall) / median("plain", wall),
-        median("sluice", |cost| cost.peak_bytes as f64) / median("plain", |cost| cost.peak_bytes as f64),
-    );
+    costs.compare("sluice");
     tests::stop_all();
-    Ok(())
-}
-
-/// One side in a process of its own.
-fn run(side: &str, bootstrap: &str, topic: &str, records: u64) -> Result<Cost, Box<dyn Error>> {
-    let output = Command::new(std::env::current_exe()?)
-        .args(["--side", side, bootstrap, topic, &records.to_string()])
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
-    let text = String::from_utf8(output.stdout)?;
-    serde_json::from_str(text.trim()).map_err(|error| format!("{side}: {error}: {text}").into())
-}
-
-fn print(side: &str, cost: Cost) {
-    println!(
-        "{side:>6}: {:>9.0} msg/s  {:>9.0} msg/CPU-s  {:>6.2} CPU-s  {:>5.0} MB peak",
-        cost.records as f64 / cost.seconds,
-        cost.records as f64 / cost.cpu_seconds,
-        cost.cpu_seconds,
-        cost.peak_bytes as f64 / 1e6,
-    );
-}
-
-fn measured(records: u64, work: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<Cost, Box<dyn Error>> {
-    let started = Instant::now();
-    work()?;
-    let seconds = started.elapsed().as_secs_f64();
-    let (cpu_seconds, peak_bytes) = usage()?;
-    Ok(Cost { records, seconds, cpu_seconds, peak_bytes })
-}
-
-/// CPU seconds of all threads of this process, and the most memory it had, from /proc.
-fn usage() -> Result<(f64, u64), Box<dyn Error>> {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no process name")?.1.split_whitespace().collect();
-    let ticks = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse()?;
-    Ok((ticks / TICKS_PER_SECOND, kilobytes * 1024))
-}
-
-fn prediction(number: u64) -> String {
-    let noise = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    format!(
-        r#"{{"id": "{noise:016x}-{number:016x}", "model_name": "insurance", "model_version": "1.2.0", "inputs": {{"age": {}, "previously_insured": {}}}, "outputs": {{"will_buy_insurance": {}, "confidence": {}}}}}"#,
-        18 + noise % 72,
-        noise & 1 == 0,
-        noise & 2 == 0,
-        (500_000 + noise % 500_000) as f64 / 1e6,
-    )
-}
-
-fn produce(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Error>> {
-    let producer = Producer::new(bootstrap)?;
-    for number in 0..records {
-        let partition = (number % PARTITIONS as u64) as i32;
-        producer.produce(
-            topic,
-            partition,
-            None,
-            Some(prediction(number).as_bytes()),
-            1_700_000_000_000 + number as i64,
-        )?;
-    }
-    Ok(producer.flush(Duration::from_secs(120))?)
-}
-
-fn prediction_schema() -> SchemaRef {
-    let text = |name| Field::new(name, DataType::Utf8, true);
-    let inputs = Fields::from(vec![
-        Field::new("age", DataType::Int64, true),
-        Field::new("previously_insured", DataType::Boolean, true),
-    ]);
-    let outputs = Fields::from(vec![
-        Field::new("will_buy_insurance", DataType::Boolean, true),
-        Field::new("confidence", DataType::Float64, true),
-    ]);
-    Arc::new(Schema::new(vec![
-        text("id"),
-        text("model_name"),
-        text("model_version"),
-        Field::new("inputs", DataType::Struct(inputs), true),
-        Field::new("outputs", DataType::Struct(outputs), true),
-    ]))
-}
-
-/// The loop that anyone would write first, on one thread.
-fn plain_loop(bootstrap: &str, topic: &str, records: u64) -> Result<(), Box<dyn Error>> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("group.id", tests::unique("plain"))
-        .set("enable.auto.commit", "false")
-        .set("fetch.queue.backoff.ms", "2")
-        .create()?;
-    let mut partitions = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
-    }
-    consumer.assign(&partitions)?;
-    let schema = prediction_schema();
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    let writer = || ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties.clone()));
-    let mut decoder = arrow_json::ReaderBuilder::new(schema.clone()).with_batch_size(16_384).build_decoder()?;
-    let (mut file, mut rows, mut read) = (writer()?, 0, 0);
-    while read < records {
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let message = message?;
-        decoder.decode(message.payload().unwrap_or_default())?;
-        read += 1;
-        if read % 16_384 == 0 || read == records {
-            if let Some(batch) = decoder.flush()? {
-                rows += batch.num_rows();
-                file.write(&batch)?;
-            }
-            if rows >= ROWS_PER_FILE {
-                std::hint::black_box(file.into_inner()?);
-                (file, rows) = (writer()?, 0);
-            }
-        }
-    }
-    std::hint::black_box(file.into_inner()?);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Importance, Invalid, Key, Kind, Secret, Settings, Width};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::multipart::MultipartStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
@@ -114,27 +114,29 @@ pub(crate) fn open(
     };
     let http = ReqwestConnector::default().connect(&proxied).map_err(failed)?;
     let http = counted(http, environment.on_request());
+    let builder = builder.with_credentials(Arc::clone(&credentials));
     // Our own loop repeats requests, since an outcome that is not known must be looked into.
     let once = RetryConfig { max_retries: 0, ..inner_retry(rules) };
-    let builder = builder.with_credentials(Arc::clone(&credentials)).with_retry(once);
-    let client = |options: &ClientOptions, careful| {
-        let connector = Connector::new(&http, careful);
-        builder.clone().with_client_options(options.clone()).with_http_connector(connector).build().map_err(failed)
+    let client = |options: &ClientOptions, careful, retry: &RetryConfig| {
+        let (builder, connector) = (builder.clone().with_retry(retry.clone()), Connector::new(&http, careful));
+        builder.with_client_options(options.clone()).with_http_connector(connector).build().map_err(failed)
     };
-    let (plain, careful) = (Arc::new(client(&options, false)?), Arc::new(client(&options, true)?));
-    let objects: Arc<dyn ObjectStore> = match creating::headers(settings)? {
-        Some(headers) => {
-            let creating = client(&options.clone().with_default_headers(headers), false)?;
-            Arc::new(Creating { creating, plain: Arc::clone(&plain) })
-        }
-        None => Arc::clone(&plain) as Arc<dyn ObjectStore>,
+    let headers = creating::headers(settings)?;
+    let with_headers = |plain: Arc<AmazonS3>, retry: &RetryConfig| -> Result<Arc<dyn ObjectStore>, OpenError> {
+        let Some(headers) = headers.clone() else { return Ok(plain) };
+        let creating = client(&options.clone().with_default_headers(headers), false, retry)?;
+        Ok(Arc::new(Creating { creating, plain }))
     };
+    let (plain, careful) = (Arc::new(client(&options, false, &once)?), Arc::new(client(&options, true, &once)?));
+    let objects = with_headers(Arc::clone(&plain), &once)?;
+    let repeating = with_headers(Arc::new(client(&options, false, &inner_retry(rules))?), &inner_retry(rules))?;
     let uploads = NumberedUploads { plain: plain as Arc<dyn MultipartStore>, careful };
     let credentials = (!credentials::is_anonymous(settings)).then_some(credentials);
     let extras = Extras {
         bucket_name: bucket,
         bucket: Some(S3Bucket { http, credentials, region, url }),
         uploads: Some(uploads),
+        repeating: Some(repeating),
         directory: None,
     };
     let abilities = Abilities { metadata: true, conditional };
@@ -166,7 +168,7 @@ fn bucket_url(
     })
 }
 
-/// Retries inside the client, for credentials.
+/// Retries inside the client, for credentials and for whoever brings a loop without any.
 fn inner_retry(rules: RetryRules) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use model::{Fingerprint, Nonce, Offset, OffsetRange, Plan, TopicPartition};
+use object_store::{GetOptions, ObjectStore};
 
 use crate::Environment;
 use crate::conformance::{batch, context, nested_rows, noisy_rows};
@@ -320,4 +321,22 @@ async fn nobody_signs_what_anybody_may_do() {
     assert!(asked.iter().any(|asked| asked.target.ends_with("?tagging")));
     assert!(asked.iter().any(|asked| asked.target.contains("?uploads=&prefix")));
     assert!(asked.iter().all(|asked| asked.header("authorization").is_empty()));
+}
+
+#[tokio::test]
+async fn what_libraries_ask_is_repeated() {
+    let left = Mutex::new(2);
+    let recorder = Recorder::start(move |_| {
+        let mut left = left.lock().unwrap();
+        if *left > 0 {
+            *left -= 1;
+            return Answer::new(503);
+        }
+        let date = "Thu, 26 Nov 2026 11:05:27 GMT";
+        Answer::new(200).header("last-modified", date).header("etag", "\"e\"").body("some bytes")
+    });
+    let client = store(&recorder.endpoint, &[]).client();
+    let answer = client.get_opts(&"log/1.json".into(), GetOptions::default()).await.unwrap();
+    assert_eq!(answer.bytes().await.unwrap(), "some bytes");
+    assert_eq!(recorder.take().len(), 3);
 }

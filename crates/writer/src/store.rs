@@ -90,6 +90,8 @@ pub(crate) struct Extras {
     pub(crate) bucket: Option<S3Bucket>,
     /// Uploads whose parts can be sent again.
     pub(crate) uploads: Option<NumberedUploads>,
+    /// The same store, whose client repeats requests by itself.
+    pub(crate) repeating: Option<Arc<dyn ObjectStore>>,
     /// The directory that stands for the bucket.
     pub(crate) directory: Option<PathBuf>,
 }
@@ -353,12 +355,13 @@ impl Store {
         unreachable!("the last attempt returns")
     }
 
-    /// The store whose client sends each request once, for whoever brings a client of its own.
+    /// The store for libraries that do not repeat requests: its client does, by the same rules. What it creates may be told
+    /// to be there already when it is by an earlier try.
     pub fn client(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.0.objects)
+        Arc::clone(self.0.extras.repeating.as_ref().unwrap_or(&self.0.objects))
     }
 
-    /// As [`Self::client`].
+    /// The store whose client sends each request once.
     pub(crate) fn objects(&self) -> &dyn ObjectStore {
         self.0.objects.as_ref()
     }

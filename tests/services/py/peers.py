@@ -38,10 +38,11 @@ def newest(place):
 
 
 def copy_without_old_commits(place, copy):
-    """A copy of the table that can only be read over its newest checkpoint; how many commits it lacks."""
+    """A copy of the table that can only be read over its newest checkpoint; how many commits it lacks. The commit of the
+    checkpoint's own version stays: Spark wants to see one."""
     shutil.copytree(place, copy)
     there = max(checkpoints(names(copy)))
-    old = [name for version, name in commits(names(copy)).items() if version <= there]
+    old = [name for version, name in commits(names(copy)).items() if version < there]
     for name in old:
         pathlib.Path(copy, "_delta_log", name).unlink()
     return len(old)
