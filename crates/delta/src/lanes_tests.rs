@@ -54,6 +54,7 @@ impl Process {
         let (most, encoded) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (most_seen, now) = (most.clone(), encoded.clone());
         let options = TableOptions {
+            connector: "c".to_owned(),
             location: "t".to_owned(),
             partition_columns: partitioned.then(|| vec!["p".to_owned()]),
             properties,
