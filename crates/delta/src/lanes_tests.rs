@@ -13,7 +13,7 @@ use model::{Nonce, TopicPartition};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
 use serde_json::{Map, Value, json};
-use writer::conformance::{batch, context_of, finish, read_parquet};
+use writer::conformance::{batch, context_of, finish, noisy_rows, read_parquet};
 use writer::{
     Abilities, Committer, Fate, FaultyStore, FileContext, FinishedFile, Format, ObjectCommitter, OnExisting, OpenCut,
     ParquetFormat, PublishError, PublishedFile, Request, RetryRules, Store, TableFormat,
@@ -374,4 +374,33 @@ async fn a_table_with_type_widening_gets_wider_columns_by_a_commit_of_their_own(
         }
         assert_eq!(types, [DataType::Int16, DataType::Int64, DataType::Int64], "shared: {shares}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_shared_file_goes_up_in_parts_and_is_encoded_again_when_its_upload_is_lost() {
+    let objects = Arc::new(InMemory::new());
+    let times = AtomicUsize::new(0);
+    let faulty = FaultyStore::new(objects.clone(), move |request, _| {
+        match request == Request::PutPart && times.fetch_add(1, Ordering::Relaxed) < 3 {
+            true => Fate::FailBefore,
+            false => Fate::Fine,
+        }
+    });
+    let process = Process::new(faulty.clone(), 1, false).await;
+    let cuts = vec![
+        process.cut(0, 0, vec![("", noisy_rows(0, 6_000, 1_024))]).await,
+        process.cut(1, 0, vec![("", noisy_rows(6_000, 6_000, 1_024))]).await,
+    ];
+    let published: Vec<_> = process.publish(cuts).await.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(published.iter().map(|file| file.records).collect::<Vec<_>>(), [6_000, 6_000]);
+    assert!(faulty.count(Request::CreateUpload) > 1, "an upload was lost");
+    assert_eq!((faulty.count(Request::CompleteUpload), faulty.open_uploads()), (1, Vec::new()));
+    let log = log(&objects).await;
+    let adds: Vec<&Value> = log.iter().flat_map(|commit| adds(commit)).collect();
+    assert_eq!(adds.len(), 1);
+    let (read, first) = (read(&objects, adds[0]).await, noisy_rows(0, 6_000, 1_024));
+    assert_eq!((read.len(), read.column(0).slice(0, 6_000).as_ref()), (12_000, first.column(0).as_ref()));
+    let most = process.most.load(Ordering::Relaxed);
+    assert!((5 << 20..64 << 20).contains(&most), "{most} bytes beside the rows");
+    assert_eq!(process.encoded.load(Ordering::Relaxed), 0);
 }
