@@ -264,6 +264,7 @@ async fn keep(
         let mut is_over = false;
         while !is_over {
             tokio::select! {
+                // No lane proposes twice without an answer, so what comes has an end.
                 biased;
                 more = inbox.recv() => match more {
                     Some(more) => requests.push(more),

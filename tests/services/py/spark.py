@@ -36,6 +36,14 @@ def sql(statements):
         spark.sql(statement).collect()
 
 
+def build(place, method, arguments):
+    """Makes a table with a column `id` and a column `made` that a method of Spark's builder describes."""
+    tables = spark._jvm.io.delta.tables.DeltaTable
+    made = tables.columnBuilder(spark._jsparkSession, "made").dataType("bigint")
+    made = getattr(made, method)(*arguments).build()
+    tables.create(spark._jsparkSession).location(place).addColumn("id", "bigint").addColumn(made).execute()
+
+
 def history(place):
     rows = spark.sql(f"describe history {table(place)}").select("version", "operation", "engineInfo").collect()
     return [row.asDict() for row in sorted(rows, key=lambda row: row["version"])]
