@@ -75,7 +75,7 @@ fn expired(names: &BTreeMap<String, i64>, cutoff_ms: i64) -> Vec<String> {
     let entries = || names.iter().filter_map(|(name, at_ms)| Some((Entry::parse(name)?, name, *at_ms)));
     let is_young = |(entry, _, at_ms): &(Entry, &String, i64)| matches!(entry, Entry::Commit(_)) && *at_ms >= cutoff_ms;
     // The last one that was seen may have parts that were not.
-    let Some(last) = entries().last().map(|(entry, _, _)| entry.version()) else { return Vec::new() };
+    let Some(last) = entries().next_back().map(|(entry, _, _)| entry.version()) else { return Vec::new() };
     let reach = entries().find(is_young).map_or(last, |(entry, _, _)| entry.version());
     let mut parts: BTreeMap<u64, u32> = BTreeMap::new();
     let mut safe = None;
