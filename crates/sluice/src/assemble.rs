@@ -215,7 +215,9 @@ impl House {
         let (until_end, mut pace) = (source_config.bounds.until_end, None);
         match &table {
             Some(table) => pace = self.read_for(table, &task.connector, &mut source_config, &given, &store)?,
-            None => source_config.recovery = recovery(&store, probe, &dry, on_existing, source_config.on_data_loss),
+            None => {
+                source_config.recovery = recovery(&store, probe, &dry, on_existing, source_config.on_data_loss);
+            }
         }
         let opening = self.dead_letters(&task, &settings);
         let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };

@@ -363,7 +363,7 @@ mod tests {
         store.create("t/b.parquet", Bytes::from_static(b"no file")).await.unwrap();
         for (key, bytes) in [("t/a.parquet", WHOLE_BYTES_MAX + 1), ("t/b.parquet", 7), ("t/c.parquet", 7)] {
             let error = RowsOfFile::open(&store, key, bytes).await.unwrap_err().to_string();
-            assert!(error.contains(&format!("{key}")), "{error}");
+            assert!(error.contains(key), "{error}");
         }
     }
 }
