@@ -83,8 +83,8 @@ impl Compactor {
             return Ok(());
         }
         let version = state.version;
-        let groups = self.plan(snapshot).await?;
-        if groups.is_empty() && self.classes == 1 {
+        let (groups, is_idle) = self.plan(snapshot).await?;
+        if is_idle {
             self.idle = Some((version, asked_at));
         }
         self.merge_all(groups, Base::new(state, asked_at), until).await
@@ -105,7 +105,8 @@ impl Compactor {
         Ok(())
     }
 
-    pub(super) async fn plan(&mut self, snapshot: SnapshotRef) -> Result<Vec<Group>, UpkeepError> {
+    /// What is to be merged, and whether that stays so, nothing at all, until the table changes.
+    pub(super) async fn plan(&mut self, snapshot: SnapshotRef) -> Result<(Vec<Group>, bool), UpkeepError> {
         let min_age_ms = i64::try_from(self.how.interval.as_millis()).unwrap_or(i64::MAX);
         let policy = Policy { target_bytes: self.how.target_bytes, now_ms: (self.bench.now_ms)(), min_age_ms };
         let planner = Planner::new(policy, self.round, self.classes);
@@ -125,7 +126,9 @@ impl Compactor {
             (false, classes) => classes,
         };
         self.bench.metrics.has_live(planner.files, planner.bytes);
-        Ok(planner.groups())
+        let (has_young, groups) = (planner.has_young, planner.groups());
+        let is_idle = groups.is_empty() && !has_young && self.classes == 1;
+        Ok((groups, is_idle))
     }
 
     async fn merge(&mut self, group: Group, base: &mut Base) -> Result<(), UpkeepError> {

@@ -66,6 +66,13 @@ pub(crate) struct Policy {
     pub(crate) min_age_ms: i64,
 }
 
+impl Policy {
+    /// When a file was written that is just old enough.
+    fn youngest_ms(self) -> i64 {
+        self.now_ms.saturating_sub(self.min_age_ms)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Partition {
     small: Vec<Small>,
@@ -84,6 +91,8 @@ pub(crate) struct Planner {
     held: usize,
     /// Not all small files were held.
     pub(crate) is_over: bool,
+    /// Small files were left alone because they are young.
+    pub(crate) has_young: bool,
     /// Files of the table.
     pub(crate) files: u64,
     /// Their bytes.
@@ -99,7 +108,7 @@ impl Planner {
     pub(crate) fn new(policy: Policy, round: u64, classes: u64) -> Planner {
         let classes = classes.max(1);
         let (partitions, class) = (BTreeMap::new(), round % classes);
-        Planner { policy, class, classes, partitions, held: 0, is_over: false, files: 0, bytes: 0 }
+        Planner { policy, class, classes, partitions, held: 0, is_over: false, has_young: false, files: 0, bytes: 0 }
     }
 
     pub(crate) fn add(&mut self, file: LiveFile, may_be_merged: bool) {
@@ -122,17 +131,18 @@ impl Planner {
         partition.newest_ms = partition.newest_ms.max(modified_ms);
         if is_small {
             self.held += 1;
+            self.has_young |= modified_ms > self.policy.youngest_ms();
             partition.small.push(Small { path, size, modified_ms });
         }
     }
 
     /// What is to be merged, the most files first.
     pub(crate) fn groups(self) -> Vec<Group> {
-        let Policy { target_bytes, now_ms, min_age_ms } = self.policy;
+        let (Policy { target_bytes, now_ms, .. }, youngest_ms) = (self.policy, self.policy.youngest_ms());
         let mut groups = Vec::new();
         for (partition_values, Partition { mut small, newest_ms }) in self.partitions {
             let is_quiet = newest_ms < now_ms.saturating_sub(QUIET_MS);
-            small.retain(|file| file.modified_ms <= now_ms.saturating_sub(min_age_ms));
+            small.retain(|file| file.modified_ms <= youngest_ms);
             small.sort_by(|one, other| (one.modified_ms, &one.path).cmp(&(other.modified_ms, &other.path)));
             let mut tiers: BTreeMap<u32, Vec<Small>> = BTreeMap::new();
             for file in small {
