@@ -54,6 +54,11 @@ pub(crate) const TESTS: &[Test] = &[
         run: lost_table,
     },
     Test {
+        name: "small_files_are_merged_beside_appends_and_others_read_every_version",
+        needs: &[Need::Kafka, Need::Minio],
+        run: merged,
+    },
+    Test {
         name: "a_commit_of_two_hundred_partitions_adds_one_file_or_two",
         needs: &[Need::Kafka, Need::Minio],
         run: many_partitions,
@@ -483,6 +488,57 @@ fn many_partitions() -> Outcome {
     assert!(files * 20 <= cuts, "lanes that cut together commit together: {files} files of {cuts} cuts");
     let more = json!({"bucket": scene.bucket, "prefix": "t"});
     assert_eq!(lake.ask("wrong_statistics", more)?["wrong"], json!([]));
+    assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
+    Ok(())
+}
+
+fn merged() -> Outcome {
+    let scene = Scene::new("merged", 1)?;
+    let lake = Lake { scene: &scene, place: format!("s3://{}/t", scene.bucket) };
+    let changes = json!({"commit.interval.ms": "200", "compaction.interval.ms": "1000", "checkpoint.interval.ms": "3000",
+        "vacuum.interval.ms": "2000", "delta.checkpointInterval": "10"});
+    let sluice = Sluice::worker(scene.kafka, scene.store)?;
+    sluice.create(&scene.connector, &config(&scene, &lake.place, changes))?;
+    // The operation of each version.
+    let operations = || -> Result<Vec<Value>, Error> {
+        let history = lake.ask("history", json!({}))?;
+        let mut entries: Vec<Value> = history.as_array().cloned().unwrap_or_default();
+        entries.sort_by_key(|entry| entry["version"].as_u64());
+        Ok(entries.into_iter().map(|entry| entry["operation"].clone()).collect())
+    };
+    let is_merge = |operation: &&Value| **operation == json!("OPTIMIZE");
+    let (mut produced, mut history) = (0, Vec::new());
+    while history.iter().filter(is_merge).count() < 2 && produced < 3_000 {
+        for _ in 0..10 {
+            scene.kafka.produce(&scene.topic, &irises(produced..produced + 10, 1))?;
+            produced += 10;
+            scene.wait_committed(&[produced])?;
+        }
+        history = operations()?;
+    }
+    assert!(history.iter().filter(is_merge).count() >= 2, "no files were merged: {history:?}\n{}", sluice.log());
+    let whole: Vec<i64> = (0..produced).collect();
+    assert_eq!(lake.numbers("prediction")?, whole);
+    // Before, at and after each merge, a version has the first records, each once.
+    let at = |version: usize| -> Result<Vec<i64>, Error> {
+        let numbers = lake.ask("numbers_at", json!({"column": "prediction", "version": version}))?;
+        Ok(numbers.as_array().into_iter().flatten().filter_map(Value::as_i64).collect())
+    };
+    for version in (1..history.len()).filter(|version| is_merge(&&history[*version])) {
+        let [before, after] = [at(version - 1)?, at(version)?];
+        assert_eq!(before, after, "version {version}");
+        assert_eq!(before, (0..before.len() as i64).collect::<Vec<i64>>(), "version {version}");
+    }
+    let description = lake.ask("description", json!({}))?;
+    let files = description["files"].as_u64().unwrap_or(u64::MAX);
+    assert!(files < 40, "{files} files after {} versions", history.len());
+    let more = json!({"bucket": scene.bucket, "prefix": "t"});
+    assert_eq!(lake.ask("wrong_statistics", more)?["wrong"], json!([]));
+    // delta-rs appends to it, and we go on.
+    lake.ask("append", json!({"rows": [{"sepal_length": 1.0, "prediction": 1_000_000, "confidence": null}]}))?;
+    scene.kafka.produce(&scene.topic, &irises(produced..produced + 10, 1))?;
+    scene.wait_committed(&[produced + 10])?;
+    assert_eq!(lake.numbers("prediction")?.len() as i64, produced + 11);
     assert_eq!(sluice.terminate()?, 0, "{}", sluice.log());
     Ok(())
 }

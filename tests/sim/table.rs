@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
-use delta::{DeltaCommitter, Table, TableOptions, app_id};
+use delta::{DeltaCommitter, Table, TableMetrics, TableOptions, UpkeepOptions, app_id};
 use model::{Offset, TopicPartition};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
@@ -27,19 +27,20 @@ use writer::{
 
 use crate::recipe::recipe;
 
-const GROUP: &str = "connect-c";
-const LANES: i32 = 4;
+pub(crate) const GROUP: &str = "connect-c";
+pub(crate) const LANES: i32 = 4;
 
 struct Wall(Instant);
 
 impl Clock for Wall {
     fn now_ms(&self) -> i64 {
-        1_704_067_200_000 + i64::try_from(self.0.elapsed().as_millis()).expect("a short world")
+        // Ahead of the kernel's own clock, by which it leaves removed files out of checkpoints.
+        4_102_444_800_000 + i64::try_from(self.0.elapsed().as_millis()).expect("a short world")
     }
 }
 
-/// The table tells where lanes start.
-struct Authority(Table);
+/// The table tells where lanes start, until the process is dead: the log keeps what its members came with.
+struct Authority(Mutex<Option<Table>>);
 
 #[async_trait]
 impl Recovery for Authority {
@@ -48,7 +49,9 @@ impl Recovery for Authority {
         partitions: &[TopicPartition],
         _: &BTreeMap<String, String>,
     ) -> Result<Vec<Recovered>, source::Error> {
-        let known = self.0.look().await.map_err(|error| source::Error::Unavailable(error.to_string()))?;
+        let gone = || source::Error::Unavailable("the process is dead".to_owned());
+        let table = self.0.lock().expect("no panic holds it").clone().ok_or_else(gone)?;
+        let known = table.look().await.map_err(|error| source::Error::Unavailable(error.to_string()))?;
         let start = |lane: &TopicPartition| known.txns.get(&app_id("c", lane)).and_then(|at| Offset::new(*at));
         let known = partitions.iter().filter_map(|lane| {
             Some(Recovered { topic_partition: lane.clone(), start: start(lane)?, metadata: String::new() })
@@ -71,34 +74,53 @@ struct Listed {
     files: usize,
 }
 
-struct World {
-    log: MemoryLog,
-    objects: Arc<InMemory>,
+pub(crate) struct World {
+    pub(crate) log: MemoryLog,
+    pub(crate) objects: Arc<InMemory>,
     faulty: FaultyStore,
     wall: Arc<Wall>,
     /// Makes names of files differ.
     names: Arc<AtomicU64>,
-    seed: u64,
+    pub(crate) seed: u64,
+    /// Requests meet bad fates until then.
+    pub(crate) faults_until: Arc<Mutex<Instant>>,
+    pub(crate) upkeep: UpkeepOptions,
+    pub(crate) metrics: TableMetrics,
     /// Whether tasks end when they have written what is there.
     until_end: bool,
 }
 
-struct Running {
-    member: MemberId,
+pub(crate) struct Running {
+    pub(crate) member: MemberId,
     table: Table,
-    task: JoinHandle<Result<Doing, TaskError>>,
+    pub(crate) task: JoinHandle<Result<Doing, TaskError>>,
+    authority: Arc<Authority>,
     /// Where the log ended when it started.
     ends: [i64; LANES as usize],
 }
 
+impl Running {
+    /// The process dies.
+    pub(crate) fn end(&self, log: &MemoryLog) {
+        self.task.abort();
+        self.authority.0.lock().expect("no panic holds it").take();
+        log.kill(self.member);
+    }
+}
+
 impl World {
-    fn new(seed: u64, faults_until: Instant) -> World {
+    pub(crate) fn new(seed: u64, faults_until: Instant) -> World {
         let log = MemoryLog::new();
         log.create_topic("t", LANES);
         log.set_batch_rows_max(7);
         let (objects, dice) = (Arc::new(InMemory::new()), Mutex::new(StdRng::seed_from_u64(seed)));
-        let faulty = FaultyStore::new(objects.clone(), move |request, _| {
-            if Instant::now() > faults_until || request != Request::Put {
+        let faults_until = Arc::new(Mutex::new(faults_until));
+        let until = faults_until.clone();
+        let faulty = FaultyStore::new(objects.clone(), move |request, key| {
+            // The kernel writes checkpoints on a clock of its own.
+            let is_kernel = key.contains(".checkpoint.") || key.ends_with("_last_checkpoint");
+            let is_calm = Instant::now() > *until.lock().expect("no panic holds it");
+            if is_calm || is_kernel || request != Request::Put {
                 return Fate::Fine;
             }
             let mut dice = dice.lock().expect("no panic holds it");
@@ -112,11 +134,15 @@ impl World {
             }
         });
         let wall = Arc::new(Wall(Instant::now()));
-        World { log, objects, faulty, wall, names: Arc::default(), seed, until_end: false }
+        let clock = wall.clone();
+        faulty.set_clock(move || clock.now_ms());
+        let (upkeep, metrics) = (UpkeepOptions::default(), delta::Metrics::default().table("c", "t"));
+        let names = Arc::default();
+        World { log, objects, faulty, wall, names, seed, faults_until, upkeep, metrics, until_end: false }
     }
 
     /// A task in a process of its own, or in the one that keeps `table`.
-    async fn start(&self, life: u64, table: Option<Table>) -> Option<Running> {
+    pub(crate) async fn start(&self, life: u64, table: Option<Table>) -> Option<Running> {
         let rules = RetryRules {
             attempts: 2,
             backoff: Duration::from_millis(20),
@@ -136,7 +162,8 @@ impl World {
             linger: Duration::from_millis(50),
             now_ms: Arc::new(move || clock.now_ms()),
             seed: self.seed * 1_000 + life,
-            metrics: delta::Metrics::default().table("c", "t"),
+            metrics: self.metrics.clone(),
+            upkeep: self.upkeep.clone(),
             encoded: Arc::new(|_| ()),
         };
         let table = match table {
@@ -159,8 +186,9 @@ impl World {
         });
         // Some lives have files of their own.
         recipe.files.shared_bytes = if life.is_multiple_of(5) { 0 } else { 1 << 20 };
-        let authority: Arc<dyn Recovery> = Arc::new(Authority(table.clone()));
-        let source = self.log.join_with(GROUP, Subscription::Topics(vec!["t".to_owned()]), Some(authority));
+        let authority = Arc::new(Authority(Mutex::new(Some(table.clone()))));
+        let recovery: Arc<dyn Recovery> = authority.clone();
+        let source = self.log.join_with(GROUP, Subscription::Topics(vec!["t".to_owned()]), Some(recovery));
         let member = source.id();
         let ends = std::array::from_fn(|lane| self.log.end_offset(&World::lane(lane)).map_or(0, Offset::get));
         let objects = Arc::new(ObjectCommitter::new(store, OnExisting::Fail));
@@ -180,14 +208,14 @@ impl World {
         };
         let (steering, control) = control(Wanted::Run);
         let task = tokio::spawn(async move { task.run(control).await.map(|()| steering.doing()) });
-        Some(Running { member, table, task, ends })
+        Some(Running { member, table, task, authority, ends })
     }
 
-    fn lane(number: usize) -> TopicPartition {
+    pub(crate) fn lane(number: usize) -> TopicPartition {
         TopicPartition::new("t", i32::try_from(number).expect("few lanes"))
     }
 
-    fn committed(&self) -> [i64; LANES as usize] {
+    pub(crate) fn committed(&self) -> [i64; LANES as usize] {
         std::array::from_fn(|lane| self.log.committed(GROUP, &World::lane(lane)).map_or(0, |(offset, _)| offset.get()))
     }
 
@@ -239,10 +267,7 @@ async fn live(seed: u64) -> Listed {
         let victim: Running = running.swap_remove(dice.random_range(0..2));
         match dice.random_range(0..3) {
             0 => running.push(victim),
-            1 => {
-                victim.task.abort();
-                world.log.kill(victim.member);
-            }
+            1 => victim.end(&world.log),
             // The group goes on without it, but it has not heard of that and goes on too.
             _ => {
                 world.log.set_deaf(victim.member, true);
@@ -254,8 +279,7 @@ async fn live(seed: u64) -> Listed {
     }
     // A zombie that has heard of its end may have joined again, and hears nothing of that either.
     for one in running.drain(..).chain(zombies) {
-        one.task.abort();
-        world.log.kill(one.member);
+        one.end(&world.log);
     }
     let lane = |number: i32| TopicPartition::new("t", number);
     let is_done = || {
@@ -279,7 +303,7 @@ async fn live(seed: u64) -> Listed {
     assert!(is_in_time, "seed {seed}: lag does not reach 0: {ends:?} of {produced:?} after {life} lives");
     // What dead workers sent may still arrive.
     sleep(Duration::from_secs(20)).await;
-    last.iter().for_each(|one| one.task.abort());
+    last.iter().for_each(|one| one.end(&world.log));
     let listed = world.listed().await;
     assert_eq!(listed.counts, whole(&produced), "seed {seed}");
     for number in (0..LANES).filter(|number| produced[*number as usize] > 0) {
@@ -328,8 +352,7 @@ async fn live_to_the_end(seed: u64) {
         sleep(Duration::from_millis(dice.random_range(0..4_000))).await;
         if dice.random_range(0..3) == 0 {
             let victim: Running = running.swap_remove(dice.random_range(0..3));
-            victim.task.abort();
-            world.log.kill(victim.member);
+            victim.end(&world.log);
         }
         finished += reap(&world, &mut running).await;
     }

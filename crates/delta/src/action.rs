@@ -124,6 +124,24 @@ pub(crate) struct Add {
     pub(crate) stats: String,
 }
 
+/// A file that is no part of the table any more.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Remove {
+    /// As in its [`Add`].
+    pub(crate) path: String,
+    /// When, in milliseconds.
+    pub(crate) deletion_timestamp: i64,
+    /// Whether the table's rows change by it.
+    pub(crate) data_change: bool,
+    /// Whether the two that follow are given.
+    pub(crate) extended_file_metadata: bool,
+    /// For each partition column its value as text.
+    pub(crate) partition_values: Map<String, Value>,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
 /// One line that we write.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -139,12 +157,15 @@ pub(crate) enum Action {
     Txn(Txn),
     /// A new file.
     Add(Add),
+    /// A file that is not wanted any more.
+    Remove(Remove),
 }
 
-/// The first line of a commit: what was done to `version`, by whom. `nonce` makes two commits that do the same differ;
-/// `user_metadata` is what people want to read there.
+/// The first line of a commit: what was done to `read_version`, by whom, and whether it only appends. `nonce` makes two
+/// commits that do the same differ; `user_metadata` is what people want to read there.
 pub(crate) fn commit_info(
     operation: &str,
+    is_blind_append: bool,
     read_version: Option<u64>,
     nonce: u64,
     now_ms: i64,
@@ -154,7 +175,7 @@ pub(crate) fn commit_info(
         "timestamp": now_ms,
         "operation": operation,
         "operationParameters": {},
-        "isBlindAppend": true,
+        "isBlindAppend": is_blind_append,
         "engineInfo": concat!("sluice/", env!("CARGO_PKG_VERSION")),
         "txnId": format!("{nonce:016x}"),
     });
@@ -177,7 +198,7 @@ pub(crate) fn to_lines(actions: &[Action]) -> String {
     lines
 }
 
-/// What of somebody's commit concerns a writer that appends.
+/// What of somebody's commit concerns a writer that appends, and upkeep.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Seen {
     /// A new protocol.
@@ -186,6 +207,13 @@ pub(crate) struct Seen {
     pub(crate) metadata: Option<Metadata>,
     /// Progress of applications.
     pub(crate) txns: Vec<Txn>,
+    /// Paths of files that are no part of the table any more, or with other rows.
+    pub(crate) removes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Removed {
+    path: String,
 }
 
 #[derive(Deserialize)]
@@ -194,6 +222,7 @@ struct Line {
     #[serde(rename = "metaData")]
     metadata: Option<Metadata>,
     txn: Option<Txn>,
+    remove: Option<Removed>,
 }
 
 /// Reads a commit file; the error names the line.
@@ -207,6 +236,7 @@ pub(crate) fn from_lines(bytes: &[u8]) -> Result<Seen, String> {
         seen.protocol = line.protocol.or(seen.protocol);
         seen.metadata = line.metadata.or(seen.metadata);
         seen.txns.extend(line.txn);
+        seen.removes.extend(line.remove.map(|removed| removed.path));
     }
     Ok(seen)
 }
@@ -256,6 +286,7 @@ mod tests {
 "#;
         let seen = from_lines(text.as_bytes()).unwrap();
         assert_eq!((seen.protocol, seen.txns.len(), seen.txns[0].version), (None, 1, 7));
+        assert_eq!(seen.removes, ["b"]);
         let metadata = seen.metadata.unwrap().with_schema(&json!({"type": "struct"}));
         assert_eq!(metadata.property("delta.appendOnly"), Some("true"));
         let text = to_lines(&[Action::Metadata(metadata)]);

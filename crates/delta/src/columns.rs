@@ -173,6 +173,12 @@ fn is_wider(table: &str, rows: &str) -> bool {
     }
 }
 
+/// Whether two names are of one type: others may write spaces in those of decimals.
+fn is_same(one: &Value, other: &Value) -> bool {
+    let decimal_of = |data_type: &Value| data_type.as_str().and_then(decimal);
+    one == other || decimal_of(one).is_some_and(|one| decimal_of(other) == Some(one))
+}
+
 /// Precision and scale of `decimal(p,s)`.
 fn decimal(name: &str) -> Option<(i32, i32)> {
     let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
@@ -247,7 +253,7 @@ fn grow(table: &mut Value, rows: &Value, rules: (Of, bool), path: &str) -> Resul
             let keys = grow_part(table, rows, "keyType", rules, path)?.below("key");
             Ok(keys.and(grow_part(table, rows, "valueType", rules, path)?.below("value")))
         }
-        (None, None) if table == rows => Ok(Changes::default()),
+        (None, None) if is_same(table, rows) => Ok(Changes::default()),
         (None, None) if rules.0 == Of::Rows && is_wider(&name_of(table), &name_of(rows)) => Ok(Changes::default()),
         (None, None) if rules.1 && may_become(&name_of(table), &name_of(rows)) => {
             let change = TypeChange { from: name_of(table), to: name_of(rows), path: Vec::new() };
@@ -433,6 +439,10 @@ mod tests {
         let table = struct_type(&schema(vec![Field::new("a", DataType::Int64, true)])).unwrap();
         let rows = schema(vec![Field::new("a", DataType::Int16, true)]);
         assert_eq!(fit(&table, &rows, Of::Rows, false), Ok(Fit::Fits));
+        let spaced = json!({"type": "struct", "fields": [
+            {"name": "a", "type": "decimal(10, 2)", "nullable": true, "metadata": {}}]});
+        let decimals = schema(vec![Field::new("a", DataType::Decimal128(10, 2), true)]);
+        assert_eq!(fit(&spaced, &decimals, Of::File, false), Ok(Fit::Fits));
         assert!(fit(&table, &rows, Of::File, false).is_err(), "a file has the type that it has");
     }
 

@@ -21,7 +21,7 @@ use crate::open::{OpenError, open};
 use crate::protocol::{has_local_times, protocol_for, refusals, widens_types};
 use crate::stats::stats;
 use crate::table::{CommitError, Known, NewFile, Proposal, TableOptions};
-use crate::upkeep::{due, keep_up};
+use crate::upkeep::{may_be_due, write_checkpoint};
 
 /// Versions that a commit is tried for, one after the other.
 const ATTEMPTS_MAX: usize = 100;
@@ -31,7 +31,10 @@ const CATCH_UP_MAX: usize = 100;
 
 /// What is known of a table is true for this long without a look: its log keeps commits for [`LOG_RETENTION_MIN`] at least,
 /// so the name of the next commit cannot be free again because the log was cleaned up.
-const FRESH: Duration = Duration::from_secs(15 * 60);
+pub(crate) const FRESH: Duration = Duration::from_secs(15 * 60);
+
+/// The longest that a file waits for its commit, in milliseconds.
+const COMMIT_WAIT_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The shortest `delta.logRetentionDuration` that a table may have.
 const LOG_RETENTION_MIN: Duration = Duration::from_secs(60 * 60);
@@ -64,14 +67,23 @@ pub(crate) struct Keeper {
     /// A commit was sent whose outcome is not known.
     is_unsure: bool,
     nonces: u64,
-    upkeep: Option<JoinHandle<()>>,
+    checkpoint: Option<JoinHandle<()>>,
     shared: Arc<Mutex<Known>>,
 }
 
 impl Keeper {
     pub(crate) fn new(log: Log, options: TableOptions, shared: Arc<Mutex<Known>>) -> Keeper {
         let nonces = options.seed;
-        Keeper { log, options, state: None, known_at: Instant::now(), is_unsure: true, nonces, upkeep: None, shared }
+        Keeper {
+            log,
+            options,
+            state: None,
+            known_at: Instant::now(),
+            is_unsure: true,
+            nonces,
+            checkpoint: None,
+            shared,
+        }
     }
 
     /// What is known; `None` while there is no table.
@@ -239,6 +251,7 @@ impl Keeper {
         let mut answers = Vec::new();
         for (number, proposal) in batch.waiting() {
             match state.standing(&proposal.wish) {
+                Standing::Due if self.is_stale(proposal) => answers.push((number, Err(self.stale(proposal)))),
                 Standing::Due => {}
                 Standing::Done => answers.push((number, Ok(state.version))),
                 Standing::Overtaken { at } => {
@@ -273,7 +286,7 @@ impl Keeper {
         if let Some(version) = self.put("STREAMING UPDATE", actions).await? {
             let bytes = batch.files().map(|file| file.bytes).sum();
             self.options.metrics.committed(batch.files().count(), bytes, batch.since.elapsed());
-            self.begin_upkeep(version);
+            self.begin_checkpoint(version);
             let done: Vec<usize> = batch.waiting().map(|(number, _)| number).collect();
             done.into_iter().for_each(|number| batch.done(number, version));
         }
@@ -294,14 +307,31 @@ impl Keeper {
         schema
     }
 
-    /// Upkeep goes on beside commits, one at a time.
-    fn begin_upkeep(&mut self, version: u64) {
-        let Some(due) = self.state.as_ref().and_then(|state| due(version, &state.protocol, &state.metadata)) else {
-            return;
-        };
-        if self.upkeep.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.upkeep = Some(tokio::spawn(keep_up(self.log.clone(), due, (self.options.now_ms)())));
+    /// A checkpoint is written beside commits, one at a time.
+    fn begin_checkpoint(&mut self, version: u64) {
+        let Some(state) = self.state.as_ref().filter(|state| may_be_due(version, &state.metadata)) else { return };
+        if self.checkpoint.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (log, metrics) = (self.log.clone(), self.options.metrics.clone());
+            self.checkpoint = Some(tokio::spawn(write_checkpoint(log, version, state.metadata.clone(), metrics)));
         }
+    }
+
+    /// Whether files of `proposal` are so old that vacuum, wherever it runs, may take them for files that nobody will commit.
+    fn is_stale(&self, proposal: &Proposal) -> bool {
+        let now_ms = self.now_ms();
+        proposal.files.iter().any(|file| now_ms.saturating_sub(file.written_ms) > COMMIT_WAIT_MAX_MS)
+    }
+
+    fn stale(&self, proposal: &Proposal) -> CommitError {
+        let Proposal { wish, .. } = proposal;
+        CommitError::Overtaken(format!(
+            "the offsets {} to {} of {} are not appended to the table {}: their files waited for more than a day, and may have \
+             been vacuumed; they are read again",
+            wish.start,
+            wish.end,
+            wish.app_id,
+            self.log.name_for_people()
+        ))
     }
 
     fn overtaken(&self, proposal: &Proposal, at: i64) -> CommitError {
@@ -361,7 +391,7 @@ impl Keeper {
         let version = read.map_or(0, |version| version + 1);
         self.nonces = self.nonces.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let user_metadata = self.options.user_metadata.as_deref();
-        actions.insert(0, commit_info(operation, read, self.nonces, (self.options.now_ms)(), user_metadata));
+        actions.insert(0, commit_info(operation, true, read, self.nonces, (self.options.now_ms)(), user_metadata));
         // Should this future end here, the outcome is unknown too.
         self.is_unsure = true;
         let sent_at = Instant::now();
@@ -384,7 +414,7 @@ impl Keeper {
                 Action::Protocol(protocol) => seen.protocol = Some(protocol),
                 Action::Metadata(metadata) => seen.metadata = Some(metadata),
                 Action::Txn(txn) => seen.txns.push(txn),
-                Action::CommitInfo(_) | Action::Add(_) => {}
+                Action::CommitInfo(_) | Action::Add(_) | Action::Remove(_) => {}
             }
         }
         match (&mut self.state, seen) {

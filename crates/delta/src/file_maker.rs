@@ -14,7 +14,7 @@ use writer::{
 };
 
 use crate::batch::{Batch, FILE_ROWS_BYTES, Part};
-use crate::columns::columns_for;
+use crate::columns::{Fit, Of, columns_for, fit};
 use crate::table::{NewFile, NewRows, TableOptions};
 
 /// Bytes of rows that are encoded at the same time.
@@ -84,7 +84,12 @@ impl FileMaker {
                 }
             };
             match outcome {
-                Ok((file, published)) => batch.add_file(parts, file, published),
+                // Else it would be made again and again.
+                Ok((file, published)) => match fit(table, &file.schema, Of::File, false) {
+                    Ok(Fit::Fits) => batch.add_file(parts, file, published),
+                    Ok(Fit::Grows(_)) => batch.refuse_owners(&parts, "a file has columns that the table lacks"),
+                    Err(why) => batch.refuse_owners(&parts, &format!("a file does not fit the table: {why}")),
+                },
                 Err(why) => batch.refuse_owners(&parts, &why),
             }
         }

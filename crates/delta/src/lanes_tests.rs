@@ -62,6 +62,7 @@ impl Process {
             linger: Duration::from_millis(20),
             now_ms: Arc::new(|| 1_700_000_000_000),
             seed,
+            upkeep: crate::upkeep::UpkeepOptions::default(),
             metrics: Metrics::default().table("c", "t"),
             encoded: Arc::new(move |bytes| {
                 most_seen.fetch_max(bytes, Ordering::Relaxed);

@@ -37,3 +37,4 @@ pub use decide::Wish;
 pub use metrics::{Metrics, TableMetrics};
 pub use positions::{Positions, PositionsSet, set_positions};
 pub use table::{CommitError, Committed, Known, NewFile, NewRows, Proposal, Table, TableOptions};
+pub use upkeep::{Compaction, Removable, UpkeepOptions, Vacuum};

@@ -85,9 +85,19 @@ impl Log {
         }
     }
 
+    /// Where the table lies.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The object `name` of the table, or the directory if it is empty.
+    pub(crate) fn key(&self, name: &str) -> String {
+        let parts = [&*self.location, name].into_iter().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("/")
+    }
+
     fn commit_key(&self, version: u64) -> String {
-        let name = format!("_delta_log/{version:020}.json");
-        if self.location.is_empty() { name } else { format!("{}/{name}", self.location) }
+        self.key(&format!("_delta_log/{version:020}.json"))
     }
 
     /// Makes `actions` the table's `version`, unless there is one. One request when nothing goes wrong. After an error that is

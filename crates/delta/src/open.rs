@@ -13,6 +13,7 @@ use delta_kernel::schema::{DataType, StructField, StructType};
 use delta_kernel::{Engine, Error as KernelError, Snapshot};
 use deltalake_core::logstore::LogStore;
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use crate::decide::TableState;
 use crate::log::Log;
@@ -26,26 +27,50 @@ pub(crate) enum OpenError {
     Broken(String),
 }
 
+pub(crate) use delta_kernel::SnapshotRef;
+
 /// The newest version of the table of `log`; `None` when there is no table.
 pub(crate) async fn open(log: &Log) -> Result<Option<TableState>, OpenError> {
     let url = log.root_url().clone();
     let found = in_kernel(log, move |engine| {
-        let snapshot = match Snapshot::builder_for(url).build(engine) {
-            Ok(snapshot) => snapshot,
-            Err(error) if is_no_table(&error) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let Some(snapshot) = build_newest(&url, engine)? else { return Ok(None) };
         let txns = transactions(&snapshot, engine)?;
         Ok(Some((snapshot, txns)))
     });
     let Some((snapshot, txns)) = found.await? else { return Ok(None) };
+    Ok(Some(TableState { txns, ..described(&snapshot)? }))
+}
+
+/// As [`open`], without the applications, and what the kernel calls it.
+pub(crate) async fn newest(log: &Log) -> Result<Option<(SnapshotRef, TableState)>, OpenError> {
+    let url = log.root_url().clone();
+    let snapshot = in_kernel(log, move |engine| build_newest(&url, engine)).await?;
+    snapshot.map(|snapshot| Ok((snapshot.clone(), described(&snapshot)?))).transpose()
+}
+
+/// What the kernel calls the table's `version`.
+pub(crate) async fn snapshot_at(log: &Log, version: u64) -> Result<SnapshotRef, OpenError> {
+    let url = log.root_url().clone();
+    in_kernel(log, move |engine| Snapshot::builder_for(url).at_version(version).build(engine)).await
+}
+
+fn build_newest(url: &Url, engine: &dyn Engine) -> Result<Option<SnapshotRef>, KernelError> {
+    match Snapshot::builder_for(url).build(engine) {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(error) if is_no_table(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a snapshot says of itself; no applications.
+fn described(snapshot: &Snapshot) -> Result<TableState, OpenError> {
     let configuration = snapshot.table_configuration();
-    Ok(Some(TableState {
+    Ok(TableState {
         version: snapshot.version(),
         protocol: of_kernel(configuration.protocol())?,
         metadata: of_kernel(configuration.metadata())?,
-        txns,
-    }))
+        txns: BTreeMap::new(),
+    })
 }
 
 /// The kernel keeps these to itself, but writes them as the protocol does.

@@ -20,6 +20,7 @@ use crate::decide::Wish;
 use crate::file_maker::FileMaker;
 use crate::log::Log;
 use crate::metrics::TableMetrics;
+use crate::upkeep::{self, Upkeep, UpkeepOptions};
 
 /// What a table is made with, and how it is written to.
 #[derive(Clone)]
@@ -42,6 +43,8 @@ pub struct TableOptions {
     pub seed: u64,
     /// What is counted.
     pub metrics: TableMetrics,
+    /// What is done beside commits.
+    pub upkeep: UpkeepOptions,
     /// Is told how many bytes of files that lanes share are in memory, beside their rows.
     pub encoded: Arc<dyn Fn(usize) + Send + Sync>,
 }
@@ -175,12 +178,13 @@ impl Table {
         let (location, now_ms) = (options.location.as_str().into(), options.now_ms.clone());
         let maker = FileMaker::new(&store, &options);
         let log = Log::new(store, &options.location).map_err(CommitError::Refused)?;
-        let mut keeper = Keeper::new(log, options, known.clone());
+        let mut keeper = Keeper::new(log.clone(), options.clone(), known.clone());
         keeper.reload().await?;
         keeper.check()?;
         let (requests, inbox) = mpsc::unbounded_channel();
+        let upkeep = upkeep::begin(&log, &options);
         let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
-        tokio::spawn(keep(keeper.clone(), maker, inbox));
+        tokio::spawn(keep(keeper.clone(), maker, inbox, upkeep));
         Ok(Table { requests, keeper, known, location, now_ms })
     }
 
@@ -245,7 +249,12 @@ impl TableOfFiles for Table {
 }
 
 /// Serves proposals until no handle is left. While files are made for one commit, the next gathers.
-async fn keep(keeper: Arc<tokio::sync::Mutex<Keeper>>, maker: FileMaker, mut inbox: mpsc::UnboundedReceiver<Request>) {
+async fn keep(
+    keeper: Arc<tokio::sync::Mutex<Keeper>>,
+    maker: FileMaker,
+    mut inbox: mpsc::UnboundedReceiver<Request>,
+    _upkeep: Option<Upkeep>,
+) {
     let linger = keeper.lock().await.linger();
     while let Some(first) = inbox.recv().await {
         let since = first.asked_at;
@@ -255,6 +264,7 @@ async fn keep(keeper: Arc<tokio::sync::Mutex<Keeper>>, maker: FileMaker, mut inb
         let mut is_over = false;
         while !is_over {
             tokio::select! {
+                // No lane proposes twice without an answer, so what comes has an end.
                 biased;
                 more = inbox.recv() => match more {
                     Some(more) => requests.push(more),

@@ -14,6 +14,7 @@ use writer::{Abilities, Fate, FaultyStore, FileStatistics, Request, RetryRules, 
 use crate::decide::Wish;
 use crate::metrics::Metrics;
 use crate::table::{CommitError, Committed, NewFile, Proposal, Table, TableOptions};
+use crate::upkeep::UpkeepOptions;
 
 pub(crate) fn store(objects: Arc<dyn ObjectStore>) -> Store {
     let rules = RetryRules {
@@ -36,6 +37,7 @@ pub(crate) fn options(seed: u64) -> TableOptions {
         linger: Duration::from_millis(5),
         now_ms: Arc::new(|| 1_700_000_000_000),
         seed,
+        upkeep: UpkeepOptions::default(),
         metrics: Metrics::default().table("c", "t"),
         encoded: Arc::new(|_| ()),
     }
@@ -53,7 +55,7 @@ fn proposal_of(app_id: &str, start: i64, end: i64, writer: &str, schema: Arc<Sch
         schema,
         partition_values: Map::new(),
         statistics: FileStatistics { rows: (end - start).unsigned_abs(), columns: Vec::new() },
-        written_ms: 0,
+        written_ms: 1_700_000_000_000,
     };
     Proposal { wish: Wish { app_id: app_id.to_owned(), start, end }, files: vec![file], rows: Vec::new() }
 }
@@ -180,6 +182,18 @@ async fn what_somebody_else_wrote_is_not_written_again() {
     assert_eq!(zombie.commit(proposal("c:t:1", 0, 2)).await, in_version(3));
     assert_eq!(zombie.commit(proposal("c:t:0", 5, 9)).await, in_version(3));
     assert_eq!(ranges(&log(&objects).await, "c:t:0"), [(0, 5), (5, 9)]);
+}
+
+#[tokio::test]
+async fn files_that_waited_for_longer_than_vacuum_may_leave_them_are_not_committed() {
+    let objects = Arc::new(InMemory::new());
+    let table = Table::open(store(objects.clone()), options(1)).await.unwrap();
+    let mut late = proposal("c:t:0", 0, 5);
+    late.files[0].written_ms -= 24 * 60 * 60 * 1_000 + 1;
+    let error = table.commit(late).await.unwrap_err();
+    assert!(matches!(&error, CommitError::Overtaken(why) if why.contains("waited for more than a day")), "{error}");
+    table.commit(proposal("c:t:0", 0, 5)).await.unwrap();
+    assert_eq!(ranges(&log(&objects).await, "c:t:0"), [(0, 5)]);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use writer::{
 use crate::consumer::{self, Consumer, consumer};
 use crate::dead_letters;
 use crate::delta_connector::{self, Surroundings, Tables};
+use crate::delta_upkeep;
 use crate::guarantee;
 use crate::offsets::{Group, Target};
 use crate::offsets_import::as_positions;
@@ -66,6 +67,7 @@ pub(crate) static CONNECTORS: &[Connector] = &[
         doc: "Topics to a Delta table in S3, in stores that speak its protocol, or in a local directory.",
         keys: &[
             delta_connector::KEYS,
+            delta_upkeep::KEYS,
             spark_options::KEYS,
             source::KEYS,
             schema::CONNECTOR_KEYS,
@@ -213,7 +215,9 @@ impl House {
         let (until_end, mut pace) = (source_config.bounds.until_end, None);
         match &table {
             Some(table) => pace = self.read_for(table, &task.connector, &mut source_config, &given, &store)?,
-            None => source_config.recovery = recovery(&store, probe, &dry, on_existing, source_config.on_data_loss),
+            None => {
+                source_config.recovery = recovery(&store, probe, &dry, on_existing, source_config.on_data_loss);
+            }
         }
         let opening = self.dead_letters(&task, &settings);
         let Some(dead_letters) = unless_stopped(&mut control, opening).await else { return Ok(()) };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use delta::{CommitError, Table, TableOptions};
+use delta::{CommitError, Table, TableOptions, UpkeepOptions};
 use model::{Check, Config, Importance, Invalid, Key, Kind, Settings, TopicPartition, Width};
 use pipeline::{Recipe, TableColumns, TopicSchemas};
 use rand::rngs::StdRng;
@@ -13,10 +13,11 @@ use rand::{Rng, SeedableRng};
 use schema::TableSchema;
 use serde_json::{Map, Value, json};
 use source::{StartAt, Starting};
+use tokio::sync::Semaphore;
 use tracing::info;
 use writer::{ColumnsPartitioner, ParquetFormat, TableFormat, TableOfFiles};
 
-use crate::spark_options;
+use crate::{delta_upkeep, spark_options};
 
 /// Where the table is.
 pub(crate) const PATH: Key = Key::new(
@@ -115,7 +116,6 @@ const NOT_HERE: &[&str] = &[
     "schema.compatibility",
     "on.existing.object",
     "enable.conditional.writes",
-    "upload.orphan.age.ms",
     "s3.compression.type",
     "s3.compression.level",
     "json.decimal.format",
@@ -252,6 +252,7 @@ pub(crate) fn table_options(
         now_ms: surroundings.now_ms,
         seed: surroundings.seed,
         encoded: surroundings.encoded,
+        upkeep: UpkeepOptions::default(),
     })
 }
 
@@ -262,8 +263,17 @@ pub(crate) fn store_of(settings: &Settings, path: &str) -> Result<(Settings, Str
 }
 
 /// The tables of a process: tasks of one connector share one.
-#[derive(Default)]
-pub(crate) struct Tables(tokio::sync::Mutex<BTreeMap<String, std::sync::Weak<Table>>>);
+pub(crate) struct Tables {
+    open: tokio::sync::Mutex<BTreeMap<String, std::sync::Weak<Table>>>,
+    /// Files of one table at a time are rewritten.
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Tables {
+    fn default() -> Tables {
+        Tables { open: tokio::sync::Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
+    }
+}
 
 impl Tables {
     /// The table of connector `name`, opened if no task has it open.
@@ -274,8 +284,9 @@ impl Tables {
         store: &writer::Store,
         surroundings: Surroundings<'_>,
     ) -> Result<Arc<Table>, pipeline::TaskError> {
-        let options = table_options(name, settings, surroundings)?;
-        let mut tables = self.0.lock().await;
+        let mut options = table_options(name, settings, surroundings)?;
+        options.upkeep = delta_upkeep::options(settings, spark_options::commit_interval(settings)?, &self.turn)?;
+        let mut tables = self.open.lock().await;
         let key = format!("{name} {} {}", store.name(), options.location);
         if let Some(table) = tables.get(&key).and_then(std::sync::Weak::upgrade) {
             return Ok(table);

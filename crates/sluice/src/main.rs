@@ -18,6 +18,7 @@ mod connector_file;
 mod consumer;
 mod dead_letters;
 mod delta_connector;
+mod delta_upkeep;
 mod documents;
 mod failure;
 mod guarantee;

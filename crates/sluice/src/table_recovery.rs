@@ -76,7 +76,10 @@ impl TableRecovery {
     async fn tell_topics_apart(&self, topic: &str, id: &str) -> Result<(), source::Error> {
         let own = self.marker(topic, id);
         let directory = own.rsplit_once('/').map_or("", |(directory, _)| directory);
-        let failed = |error: writer::Error| source::Error::Unavailable(error.to_string());
+        let failed = |error: writer::Error| match error.is_transient() {
+            true => source::Error::Unavailable(error.to_string()),
+            false => source::Error::Denied(error.to_string()),
+        };
         let markers = self.store.list(directory).await.map_err(failed)?;
         if markers.contains(&own) {
             return Ok(());

@@ -86,9 +86,14 @@ impl FirstLook {
         self.ends.get(lane).copied().unwrap_or(start)
     }
 
-    /// Whether `lane`, of which no offset is known, appeared after the connector's first start.
-    pub(crate) fn is_newcomer(&self, lane: &TopicPartition) -> bool {
-        self.is_known || !self.ends.contains_key(lane)
+    /// What [`StartAt::Latest`] is for `lane`, of which no offset is known: the same for as long as the source lives, though
+    /// it joins the group again before anything is committed.
+    pub(crate) fn latest(&self, lane: &TopicPartition) -> StartAt {
+        match self.ends.get(lane) {
+            Some(end) if !self.is_known => StartAt::Offset(*end),
+            // It appeared after the connector's first start.
+            Some(_) | None => StartAt::Earliest,
+        }
     }
 }
 
@@ -104,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_partition_is_a_newcomer_when_others_were_known_or_it_was_not_there() {
+    fn what_appeared_after_the_first_start_does_not_begin_at_its_end() {
         let (there, new) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
         let end = Offset::new(7).unwrap();
         let first = FirstLook { ends: [(there.clone(), end)].into(), is_known: false };
-        assert_eq!((first.is_newcomer(&there), first.is_newcomer(&new)), (false, true));
+        assert_eq!((first.latest(&there), first.latest(&new)), (StartAt::Offset(end), StartAt::Earliest));
         assert_eq!((first.until(&there, Offset::ZERO), first.until(&new, Offset::ZERO)), (end, Offset::ZERO));
-        assert!(FirstLook { is_known: true, ..first }.is_newcomer(&there));
+        assert_eq!(FirstLook { is_known: true, ..first }.latest(&there), StartAt::Earliest);
     }
 }

@@ -233,9 +233,12 @@ impl World {
 
     fn beginning(&self, lane: &TopicPartition, starting: Option<&Starting>, look: Option<&FirstLook>) -> Offset {
         let Some(log) = self.partitions.get(lane) else { return Offset::ZERO };
-        let offset = match starting.map(|starting| starting.of(lane)) {
+        let at = match (starting.map(|starting| starting.of(lane)), look) {
+            (Some(StartAt::Latest), Some(look)) => Some(look.latest(lane)),
+            (at, _) => at,
+        };
+        let offset = match at {
             None | Some(StartAt::Earliest) => log.begin,
-            Some(StartAt::Latest) if look.is_some_and(|look| look.is_newcomer(lane)) => log.begin,
             Some(StartAt::Latest) => log.end,
             Some(StartAt::Offset(at)) => at.get(),
             Some(StartAt::Time(ms)) => {

@@ -224,7 +224,7 @@ impl Starts<'_> {
                     return Err(Stopped::Failed(Error::Unavailable(format!("{what}: {code}"))));
                 }
                 (StartAt::Earliest, Log::Holds(ends)) => Offset::new(ends.begin).unwrap_or(Offset::ZERO),
-                (StartAt::Offset(at), Log::Holds(_)) => at,
+                (StartAt::Offset(at), Log::Holds(ends)) => at.max(Offset::new(ends.begin).unwrap_or(Offset::ZERO)),
                 (StartAt::Latest, Log::Holds(_)) => self.end_of(&lanes[*index])?,
                 (StartAt::Time(ms), Log::Holds(ends)) => self.at_time(starting, &lanes[*index], ms, ends)?,
             });
@@ -234,10 +234,9 @@ impl Starts<'_> {
 
     /// Where `lane` begins, given what the first look says.
     fn start_at(&self, starting: &Starting, lane: &TopicPartition) -> StartAt {
-        let is_newcomer = self.shared.first_look.get().is_some_and(|look| look.is_newcomer(lane));
-        match starting.of(lane) {
-            StartAt::Latest if is_newcomer => StartAt::Earliest,
-            at => at,
+        match (starting.of(lane), self.shared.first_look.get()) {
+            (StartAt::Latest, Some(look)) => look.latest(lane),
+            (at, _) => at,
         }
     }
 

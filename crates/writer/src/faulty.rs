@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
@@ -81,6 +81,7 @@ pub struct Happened<'a> {
 
 type Fates = dyn Fn(Request, &str) -> Fate + Send + Sync;
 type Observer = dyn FnMut(&Happened<'_>) + Send;
+type WallClock = dyn Fn() -> i64 + Send + Sync;
 
 struct Inner {
     store: Arc<dyn ObjectStore>,
@@ -89,6 +90,9 @@ struct Inner {
     counts: Mutex<BTreeMap<Request, u64>>,
     replaced: Mutex<Vec<String>>,
     uploads: Mutex<BTreeMap<u64, String>>,
+    clock: Mutex<Option<Arc<WallClock>>>,
+    /// When objects were written by that clock.
+    written_ms: Mutex<BTreeMap<String, i64>>,
 }
 
 /// A real store behind a chooser of fates. Equal fates and equal requests give equal worlds. A request that was sent goes
@@ -121,6 +125,8 @@ impl FaultyStore {
             counts: Mutex::default(),
             replaced: Mutex::default(),
             uploads: Mutex::default(),
+            clock: Mutex::default(),
+            written_ms: Mutex::default(),
         };
         FaultyStore(Arc::new(inner), Arc::from(""))
     }
@@ -133,6 +139,28 @@ impl FaultyStore {
     /// Who hears, from now on, of every request when it has reached the store. It must not call the store.
     pub fn set_observer(&self, observer: impl FnMut(&Happened<'_>) + Send + 'static) {
         *lock(&self.0.observer) = Box::new(observer);
+    }
+
+    /// The wall clock, in milliseconds, that says from now on when an object was written.
+    pub fn set_clock(&self, now_ms: impl Fn() -> i64 + Send + Sync + 'static) {
+        *lock(&self.0.clock) = Some(Arc::new(now_ms));
+    }
+
+    fn note_written(&self, key: &Path) {
+        let clock = lock(&self.0.clock).clone();
+        if let Some(now_ms) = clock {
+            lock(&self.0.written_ms).insert(key.to_string(), now_ms());
+        }
+    }
+
+    fn dated(&self, mut object: ObjectMeta) -> ObjectMeta {
+        if let Some(at_ms) = lock(&self.0.written_ms).get(object.location.as_ref()) {
+            let later_ms = at_ms - object.last_modified.timestamp_millis();
+            let span = Duration::from_millis(later_ms.unsigned_abs());
+            let at = object.last_modified;
+            object.last_modified = if later_ms < 0 { at - span } else { at + span };
+        }
+        object
     }
 
     /// How many requests of a kind were sent.
@@ -242,7 +270,9 @@ impl ObjectStore for FaultyStore {
             if opts.mode != PutMode::Create && this.0.store.head(&key).await.is_ok() {
                 this.note_replaced(&key);
             }
-            this.0.store.put_opts(&key, payload, opts).await
+            let put = this.0.store.put_opts(&key, payload, opts).await?;
+            this.note_written(&key);
+            Ok(put)
         })
         .await
     }
@@ -295,7 +325,10 @@ impl ObjectStore for FaultyStore {
         let fate = self.fate(Request::List, &key);
         stream::once(async move {
             let store = Arc::clone(&this.0.store);
-            let listed = async move { Ok(store.list(prefix.as_ref()).collect::<Vec<_>>().await) };
+            let dates = this.clone();
+            let listed = async move {
+                Ok(store.list(prefix.as_ref()).map_ok(|object| dates.dated(object)).collect::<Vec<_>>().await)
+            };
             match this.meet(fate, Request::List, &key, listed).await {
                 Ok(objects) => stream::iter(objects).boxed(),
                 Err(error) => stream::iter([Err(error)]).boxed(),
@@ -366,6 +399,7 @@ impl MultipartUpload for FaultyUpload {
                 }
                 let completed = upload.lock().await.complete().await;
                 lock(&store.0.uploads).remove(&id);
+                store.note_written(&key);
                 completed
             })
             .await

@@ -51,6 +51,7 @@ mod publish;
 #[cfg(test)]
 mod recorder;
 mod reserved;
+mod rewrite;
 mod s3;
 mod s3_client;
 #[cfg(test)]
@@ -92,13 +93,14 @@ pub use parquet_keys::{
 pub use probe::{Conditional, Probe};
 pub use proxy::{S3_PROXY_PASSWORD, S3_PROXY_URL, S3_PROXY_USER};
 pub use publish::{Committer, FinishedFile, ON_EXISTING_OBJECT, ObjectCommitter, OnExisting, PublishedFile};
+pub use rewrite::{Rewrite, RewriteError, Rewritten, RowsOfFile};
 pub use s3::{
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ENABLE_CONDITIONAL_WRITES, RETRY_BACKOFF_MS, S3_BUCKET_NAME,
     S3_CREDENTIALS_PROVIDER_CLASS, S3_PART_RETRIES, S3_PART_SIZE, S3_REGION, S3_RETRY_BACKOFF_MS, STORE_URL,
 };
 pub use s3_client::{S3_PATH_STYLE_ACCESS_ENABLED, S3_WAN_MODE};
 pub use statistics::{Bound, ColumnStatistics, FileStatistics};
-pub use store::{Abilities, Created, RetryRules, Store};
+pub use store::{Abilities, Created, ListedObject, RetryRules, Store};
 pub use table_format::{TableFormat, TableOfFiles, table_schema};
 pub use tagging::{S3_OBJECT_BEHAVIOR_ON_TAGGING_ERROR, S3_OBJECT_TAGGING, S3_OBJECT_TAGGING_KEY_VALUE_PAIRS, Tagging};
 pub use views::{

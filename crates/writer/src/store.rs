@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{
     Attributes, Error as StoreError, GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPayload, TagSet,
@@ -103,6 +103,18 @@ pub enum Created {
     New,
     /// An object with that name was there; it was not touched. Read it to see what it holds.
     AlreadyThere,
+}
+
+/// An object as a list shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedObject<'a> {
+    /// Its name.
+    pub key: &'a str,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was written by the store's clock, in milliseconds since the epoch. S3 takes the time at which an upload in
+    /// parts began.
+    pub modified_ms: i64,
 }
 
 /// An object that is there.
@@ -228,11 +240,33 @@ impl Store {
     }
 
     /// Hands the names of all objects below `directory` (all when it is empty) to `each`, as they come; `None` says that they
-    /// begin again, because an answer failed in a store that does not list in order. Each answer has its own time.
+    /// begin again, because an answer failed in a store that does not list in order.
     pub(crate) async fn for_each_name(&self, directory: &str, mut each: impl FnMut(Option<&str>)) -> Result<(), Error> {
+        let each = |object: Option<&ListedObject<'_>>| {
+            each(object.map(|object| object.key));
+            ControlFlow::Continue(())
+        };
+        self.for_each_object(directory, "", each).await
+    }
+
+    /// Whether it lists objects in the order of their names.
+    pub fn lists_in_order(&self) -> bool {
+        self.bucket().is_some()
+    }
+
+    /// Hands all objects below `directory` (all when it is empty) whose names come after `after` to `each`, as they come,
+    /// until it breaks; `None` says that they begin again, because an answer failed in a store that does not list in order.
+    /// Each answer has its own time.
+    pub async fn for_each_object(
+        &self,
+        directory: &str,
+        after: &str,
+        mut each: impl FnMut(Option<&ListedObject<'_>>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         let path = self.path("list", directory)?;
         let path = (!directory.is_empty()).then_some(&path);
-        let (mut attempt, mut last) = (1, None);
+        let mut last = if after.is_empty() { None } else { Some(self.path("list", after)?) };
+        let mut attempt = 1;
         'again: loop {
             let mut objects = match &last {
                 Some(last) => self.0.objects.list_with_offset(path, last),
@@ -242,9 +276,12 @@ impl Store {
                 let answer = self.timed(async { objects.next().await.transpose() }).await;
                 let source = match answer {
                     Ok(Some(object)) => {
-                        each(Some(object.location.as_ref()));
-                        if self.bucket().is_some() {
-                            // S3 lists in the order of names, so it can go on where it stopped.
+                        let (key, modified_ms) = (object.location.as_ref(), object.last_modified.timestamp_millis());
+                        if each(Some(&ListedObject { key, bytes: object.size, modified_ms })).is_break() {
+                            return Ok(());
+                        }
+                        if self.lists_in_order() {
+                            // It can go on where it stopped.
                             (attempt, last) = (1, Some(object.location));
                         }
                         continue;
@@ -260,12 +297,33 @@ impl Store {
                 }
                 self.pause(attempt, &failure).await;
                 attempt += 1;
-                if last.is_none() {
-                    each(None);
+                if !self.lists_in_order() {
+                    let _ = each(None);
                 }
                 continue 'again;
             }
         }
+    }
+
+    /// Removes objects; those that are not there already are fine. Where it fails some may be gone.
+    pub async fn delete(&self, keys: &[String]) -> Result<(), Error> {
+        // What one request of S3 takes.
+        for some in keys.chunks(1_000) {
+            let Some(first) = some.first() else { continue };
+            let paths: Vec<Path> = some.iter().map(|key| self.path("delete", key)).collect::<Result<_, _>>()?;
+            let deleted = self.retrying("delete", first, || async {
+                let mut answers = self.0.objects.delete_stream(stream::iter(paths.clone().into_iter().map(Ok)).boxed());
+                while let Some(answer) = answers.next().await {
+                    match answer {
+                        Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(())
+            });
+            deleted.await.map_err(|failure| self.error(failure))?;
+        }
+        Ok(())
     }
 
     /// Whether the object is there, and its mark.

@@ -107,6 +107,13 @@ def append(store, place, rows):
     return table.version()
 
 
+def numbers_at(store, place, column, version):
+    """The numbers of a column at a version, in order."""
+    table = open_table(store, place)
+    table.load_as_version(version)
+    return sorted(number for number in table.to_pyarrow_table(columns=[column])[column].to_pylist() if number is not None)
+
+
 def written_by(store, place, rows, txns):
     """A table of delta-rs whose last commit says how far these applications are, as kafka-delta-ingest does."""
     import pyarrow as pa
