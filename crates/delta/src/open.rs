@@ -3,6 +3,7 @@
 //! pass and without files.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -116,8 +117,21 @@ fn failed(error: &KernelError) -> OpenError {
         error @ (KernelError::ObjectStore(_) | KernelError::IOError(_) | KernelError::FileNotFound(_)) => {
             OpenError::Unanswered(error.to_string())
         }
+        error if is_by_the_store(error) => OpenError::Unanswered(error.to_string()),
         other => OpenError::Broken(other.to_string()),
     }
+}
+
+/// Whether an error of the store is behind it: what reads checkpoints wraps them.
+fn is_by_the_store(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<object_store::Error>() || error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// How far each application got.
@@ -146,4 +160,23 @@ fn transactions(snapshot: &Snapshot, engine: &dyn Engine) -> Result<Vec<Txn>, Ke
         }
     }
     Ok(found.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::error::ArrowError;
+
+    #[test]
+    fn what_the_store_did_not_answer_is_asked_again_wherever_it_is_wrapped() {
+        let store = || object_store::Error::Generic { store: "S3", source: "503".into() };
+        let of_files = KernelError::Arrow(ArrowError::ExternalError(Box::new(store())));
+        let of_files_twice =
+            KernelError::GenericError { source: Box::new(ArrowError::ExternalError(Box::new(store()))) };
+        for error in [KernelError::ObjectStore(store()), of_files, of_files_twice] {
+            assert!(matches!(failed(&error), OpenError::Unanswered(_)), "{error}");
+        }
+        let broken = KernelError::Arrow(ArrowError::ParquetError("no footer".to_owned()));
+        assert!(matches!(failed(&broken), OpenError::Broken(_)));
+    }
 }
