@@ -208,7 +208,6 @@ async fn after(kept: Kept, commits: i64, unit: u32) -> (Health, BTreeMap<&'stati
 
 #[expect(clippy::print_stdout, reason = "figures are asked for")]
 #[tokio::test(start_paused = true)]
-#[expect(clippy::print_stdout, reason = "the figures are for people")]
 async fn months_of_commits_leave_a_table_that_is_opened_quickly() {
     let commits = asked().unwrap_or(COMMITS);
     let mut healths = Vec::new();
