@@ -104,6 +104,7 @@ impl Months {
     async fn open(&self, kept: Kept, unit: u32) -> Table {
         let interval = ("delta.checkpointInterval".to_owned(), "1000000000".into());
         let options = TableOptions {
+            connector: "c".to_owned(),
             location: "t".to_owned(),
             partition_columns: None,
             properties: Map::from_iter((kept == Kept::Not).then_some(interval)),

@@ -154,6 +154,7 @@ impl World {
         let store = Store::with(Arc::new(self.faulty.handle(&life.to_string())), "lake", abilities, rules, life);
         let clock = self.wall.clone();
         let options = TableOptions {
+            connector: "c".to_owned(),
             location: "t".to_owned(),
             partition_columns: None,
             properties: serde_json::Map::new(),

@@ -251,7 +251,9 @@ impl Keeper {
         let mut answers = Vec::new();
         for (number, proposal) in batch.waiting() {
             match state.standing(&proposal.wish) {
-                Standing::Due if self.is_stale(proposal) => answers.push((number, Err(self.stale(proposal)))),
+                Standing::Due if proposal.files.iter().any(|file| self.is_stale(file)) => {
+                    answers.push((number, Err(self.stale(proposal))))
+                }
                 Standing::Due => {}
                 Standing::Done => answers.push((number, Ok(state.version))),
                 Standing::Overtaken { at } => {
@@ -278,7 +280,8 @@ impl Keeper {
             info!(table = self.log.name_for_people(), "changing the columns of the table");
             return self.put("CHANGE COLUMNS", vec![Action::Metadata(metadata)]).await.map(|_| None);
         }
-        batch.keep_whole_files(|file| matches!(fit(&schema, &file.schema, Of::File, false), Ok(Fit::Fits)));
+        let fits = |file: &NewFile| matches!(fit(&schema, &file.schema, Of::File, false), Ok(Fit::Fits));
+        batch.keep_whole_files(|file| fits(file) && !self.is_stale(file));
         if batch.lacks_files() {
             return Ok(Some(schema));
         }
@@ -316,10 +319,9 @@ impl Keeper {
         }
     }
 
-    /// Whether files of `proposal` are so old that vacuum, wherever it runs, may take them for files that nobody will commit.
-    fn is_stale(&self, proposal: &Proposal) -> bool {
-        let now_ms = self.now_ms();
-        proposal.files.iter().any(|file| now_ms.saturating_sub(file.written_ms) > COMMIT_WAIT_MAX_MS)
+    /// Whether a file is so old that vacuum, wherever it runs, may take it for one that nobody will commit.
+    fn is_stale(&self, file: &NewFile) -> bool {
+        self.now_ms().saturating_sub(file.written_ms) > COMMIT_WAIT_MAX_MS
     }
 
     fn stale(&self, proposal: &Proposal) -> CommitError {

@@ -1,7 +1,7 @@
 //! Lanes of one process that share files, down to the rows of what the log lists.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::{
@@ -9,11 +9,12 @@ use arrow::array::{
     Int64Array, StringArray, StructArray,
 };
 use arrow::datatypes::{DataType, Field, Fields, Int64Type};
+use futures::StreamExt;
 use model::{Nonce, TopicPartition};
 use object_store::memory::InMemory;
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use serde_json::{Map, Value, json};
-use writer::conformance::{batch, context_of, finish, read_parquet};
+use writer::conformance::{batch, context_of, finish, noisy_rows, read_parquet};
 use writer::{
     Abilities, Committer, Fate, FaultyStore, FileContext, FinishedFile, Format, ObjectCommitter, OnExisting, OpenCut,
     ParquetFormat, PublishError, PublishedFile, Request, RetryRules, Store, TableFormat,
@@ -31,6 +32,8 @@ struct Process {
     most: Arc<AtomicUsize>,
     encoded: Arc<AtomicUsize>,
     names: Arc<AtomicU64>,
+    /// The wall clock.
+    now_ms: Arc<AtomicI64>,
     partitioned: bool,
     /// Whether files are shared.
     shares: bool,
@@ -53,14 +56,17 @@ impl Process {
             Store::with(Arc::new(objects), "store", Abilities { metadata: true, conditional: true }, rules, seed);
         let (most, encoded) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (most_seen, now) = (most.clone(), encoded.clone());
+        let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+        let clock = now_ms.clone();
         let options = TableOptions {
+            connector: "c".to_owned(),
             location: "t".to_owned(),
             partition_columns: partitioned.then(|| vec!["p".to_owned()]),
             properties,
             merge_schema: true,
             user_metadata: None,
             linger: Duration::from_millis(20),
-            now_ms: Arc::new(|| 1_700_000_000_000),
+            now_ms: Arc::new(move || clock.load(Ordering::Relaxed)),
             seed,
             upkeep: crate::upkeep::UpkeepOptions::default(),
             metrics: Metrics::default().table("c", "t"),
@@ -76,6 +82,7 @@ impl Process {
             most,
             encoded,
             names: Arc::new(AtomicU64::new(seed * 1_000)),
+            now_ms,
             partitioned,
             shares: true,
         }
@@ -375,4 +382,62 @@ async fn a_table_with_type_widening_gets_wider_columns_by_a_commit_of_their_own(
         }
         assert_eq!(types, [DataType::Int16, DataType::Int64, DataType::Int64], "shared: {shares}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_shared_file_goes_up_in_parts_and_is_encoded_again_when_its_upload_is_lost() {
+    let objects = Arc::new(InMemory::new());
+    let times = AtomicUsize::new(0);
+    let faulty = FaultyStore::new(objects.clone(), move |request, _| {
+        match request == Request::PutPart && times.fetch_add(1, Ordering::Relaxed) < 3 {
+            true => Fate::FailBefore,
+            false => Fate::Fine,
+        }
+    });
+    let process = Process::new(faulty.clone(), 1, false).await;
+    let cuts = vec![
+        process.cut(0, 0, vec![("", noisy_rows(0, 6_000, 1_024))]).await,
+        process.cut(1, 0, vec![("", noisy_rows(6_000, 6_000, 1_024))]).await,
+    ];
+    let published: Vec<_> = process.publish(cuts).await.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(published.iter().map(|file| file.records).collect::<Vec<_>>(), [6_000, 6_000]);
+    assert!(faulty.count(Request::CreateUpload) > 1, "an upload was lost");
+    assert_eq!((faulty.count(Request::CompleteUpload), faulty.open_uploads()), (1, Vec::new()));
+    let log = log(&objects).await;
+    let adds: Vec<&Value> = log.iter().flat_map(|commit| adds(commit)).collect();
+    assert_eq!(adds.len(), 1);
+    let (read, first) = (read(&objects, adds[0]).await, noisy_rows(0, 6_000, 1_024));
+    assert_eq!((read.len(), read.column(0).slice(0, 6_000).as_ref()), (12_000, first.column(0).as_ref()));
+    let most = process.most.load(Ordering::Relaxed);
+    assert!((5 << 20..64 << 20).contains(&most), "{most} bytes beside the rows");
+    assert_eq!(process.encoded.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_file_that_waited_for_more_than_a_day_is_made_again() {
+    let objects = Arc::new(InMemory::new());
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = is_down.clone();
+    let faulty = FaultyStore::new(objects.clone(), move |request, key| {
+        let is_commit = request == Request::Put && key.ends_with("00000000000000000002.json");
+        if is_commit && down.load(Ordering::Relaxed) { Fate::FailBefore } else { Fate::Fine }
+    });
+    let process = Process::new(faulty, 1, false).await;
+    let cut = process.cut(0, 0, vec![("", numbers(0..1))]).await;
+    process.publish(vec![cut]).await.pop().unwrap().unwrap();
+    let cut = process.cut(0, 1, vec![("", numbers(1..3))]).await;
+    let (published, ()) = tokio::join!(process.publish(vec![cut]), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        process.now_ms.fetch_add(25 * 60 * 60 * 1_000, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        is_down.store(false, Ordering::Relaxed);
+    });
+    let published = published.into_iter().flat_map(Result::unwrap).next().unwrap();
+    assert_eq!(listed(&objects).await, [0, 1, 2]);
+    let log = log(&objects).await;
+    let path = adds(&log[2])[0]["path"].as_str().unwrap().to_owned();
+    assert!(published.key.ends_with(&path), "{path}");
+    let objects = objects.list(Some(&Path::from("t"))).map(|object| object.unwrap().location.to_string());
+    let files: Vec<String> = objects.filter(|key| futures::future::ready(key.ends_with(".parquet"))).collect().await;
+    assert_eq!(files.len(), 3, "one is left to vacuum: {files:?}");
 }

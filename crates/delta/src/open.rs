@@ -14,6 +14,7 @@ use deltalake_core::logstore::LogStore;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use crate::action::Txn;
 use crate::decide::TableState;
 use crate::log::Log;
 
@@ -30,6 +31,11 @@ pub(crate) use delta_kernel::SnapshotRef;
 
 /// The newest version of the table of `log`; `None` when there is no table.
 pub(crate) async fn open(log: &Log) -> Result<Option<TableState>, OpenError> {
+    Ok(open_with_txns(log).await?.map(|(state, _)| state))
+}
+
+/// As [`open`], with all that the table says of each application.
+pub(crate) async fn open_with_txns(log: &Log) -> Result<Option<(TableState, Vec<Txn>)>, OpenError> {
     let url = log.root_url().clone();
     let found = in_kernel(log, move |engine| {
         let Some(snapshot) = build_newest(&url, engine)? else { return Ok(None) };
@@ -37,7 +43,8 @@ pub(crate) async fn open(log: &Log) -> Result<Option<TableState>, OpenError> {
         Ok(Some((snapshot, txns)))
     });
     let Some((snapshot, txns)) = found.await? else { return Ok(None) };
-    Ok(Some(TableState { txns, ..described(&snapshot)? }))
+    let of_state = txns.iter().map(|txn| (txn.app_id.clone(), txn.version)).collect();
+    Ok(Some((TableState { txns: of_state, ..described(&snapshot)? }, txns)))
 }
 
 /// As [`open`], without the applications, and what the kernel calls it.
@@ -114,25 +121,29 @@ fn failed(error: &KernelError) -> OpenError {
 }
 
 /// How far each application got.
-fn transactions(snapshot: &Snapshot, engine: &dyn Engine) -> Result<BTreeMap<String, i64>, KernelError> {
+fn transactions(snapshot: &Snapshot, engine: &dyn Engine) -> Result<Vec<Txn>, KernelError> {
     let txn = StructType::new_unchecked([
         StructField::not_null("appId", DataType::STRING),
         StructField::not_null("version", DataType::LONG),
+        StructField::nullable("lastUpdated", DataType::LONG),
     ]);
     let schema = Arc::new(StructType::new_unchecked([StructField::nullable("txn", txn)]));
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, Txn> = BTreeMap::new();
     for actions in snapshot.log_segment().read_actions(engine, schema)? {
         let batch: RecordBatch = ArrowEngineData::try_from_engine_data(actions?.actions)?.into();
         let Some(txns) = batch.column_by_name("txn").and_then(|column| column.as_struct_opt()) else { continue };
         let ids = txns.column_by_name("appId").and_then(|column| column.as_string_opt::<i32>());
         let versions = txns.column_by_name("version").and_then(|column| column.as_primitive_opt::<Int64Type>());
-        let (Some(ids), Some(versions)) = (ids, versions) else {
+        let times = txns.column_by_name("lastUpdated").and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let (Some(ids), Some(versions), Some(times)) = (ids, versions, times) else {
             return Err(KernelError::generic("the transactions of the log have other columns than the protocol says"));
         };
         for row in (0..txns.len()).filter(|row| txns.is_valid(*row)) {
+            let app_id = ids.value(row).to_owned();
+            let last_updated = times.is_valid(row).then(|| times.value(row));
             // The newest commit comes first.
-            found.entry(ids.value(row).to_owned()).or_insert(versions.value(row));
+            found.entry(app_id.clone()).or_insert(Txn { app_id, version: versions.value(row), last_updated });
         }
     }
-    Ok(found)
+    Ok(found.into_values().collect())
 }

@@ -25,6 +25,8 @@ use crate::upkeep::{self, Upkeep, UpkeepOptions};
 /// What a table is made with, and how it is written to.
 #[derive(Clone)]
 pub struct TableOptions {
+    /// Who writes: its applications are `<connector>:<topic>:<partition>`.
+    pub connector: String,
     /// Its directory in the store.
     pub location: String,
     /// Columns whose values stand in paths; `None` to take what the table has.

@@ -29,6 +29,7 @@ pub(crate) fn store(objects: Arc<dyn ObjectStore>) -> Store {
 
 pub(crate) fn options(seed: u64) -> TableOptions {
     TableOptions {
+        connector: "c".to_owned(),
         location: "lake/t".to_owned(),
         partition_columns: None,
         properties: Map::new(),

@@ -242,6 +242,7 @@ pub(crate) fn table_options(
     let place = Place::parse(&settings.required_string(&PATH)?).map_err(|why| Invalid::new(PATH.name, why))?;
     let interval = spark_options::commit_interval(settings)?;
     Ok(TableOptions {
+        connector: name.to_owned(),
         metrics: surroundings.metrics.table(name, settings.text(&PATH).unwrap_or_default()),
         location: place.location,
         partition_columns: settings.is_set(&PARTITION_BY).then(|| settings.list(&PARTITION_BY)).transpose()?,

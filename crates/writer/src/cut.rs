@@ -360,6 +360,7 @@ mod tests {
     use crate::conformance::{self, batch, context, nested_rows, noisy_rows, read_parquet};
     use crate::error::PublishError;
     use crate::faulty::{Fate, FaultyStore, Request};
+    use crate::file_context::FileLimits;
     use crate::format::{FileFooter, Mark};
     use crate::held::slice_bytes;
     use crate::publish::{Committer, ObjectCommitter, OnExisting};
@@ -580,6 +581,44 @@ mod tests {
         ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(files).await.unwrap();
         let rows = read_parquet(store.read(&key).await.unwrap().unwrap());
         assert_eq!((rows.len(), rows.column(1).null_count()), (5, 3));
+    }
+
+    #[tokio::test]
+    async fn a_small_file_ends_as_rows_to_be_shared_and_a_large_one_is_encoded_in_pieces() {
+        let store = memory();
+        let whole = FileContext::clone(&context(&store, "x"));
+        let limits = FileLimits { rows_bytes: 64 * 1024, ..whole.limits };
+        let shares = Arc::new(FileContext { shared_bytes: MIB, limits, ..whole });
+        for (rows, is_shared) in [(100, true), (1_100, true), (9_000, false)] {
+            let mut cut = OpenCut::new(Arc::clone(&shares), lane(), Nonce(1));
+            for from in (0..rows).step_by(100) {
+                cut.append(&batch(&lane(), from, noisy_rows(from, 100, 512)), &"p".into()).unwrap();
+                if cut.has_full_row_group() {
+                    cut.spill(usize::MAX).await.unwrap();
+                }
+            }
+            assert_eq!(cut.encoded_anything(), !is_shared, "{rows}");
+            let file = conformance::finish(cut, 0, rows).await.unwrap().remove(0);
+            match file.rows_to_share() {
+                Some(held) => {
+                    assert!(is_shared && held.rows() == rows.unsigned_abs(), "{rows}");
+                    let bytes = usize::try_from(rows).unwrap() * 512;
+                    assert!((bytes..2 * bytes + 64 * 1024).contains(&file.held_bytes()), "{}", file.held_bytes());
+                }
+                None => {
+                    assert!(!is_shared && file.rows == 9_000, "{rows}");
+                    let key = file.key.clone();
+                    ObjectCommitter::new(store.clone(), OnExisting::Fail).publish(vec![file]).await.unwrap();
+                    let read = read_parquet(store.read(&key).await.unwrap().unwrap());
+                    assert_eq!(read.len(), 9_000);
+                    for from in [0, 2_000, 8_900] {
+                        let expected = noisy_rows(from, 100, 512);
+                        let at = usize::try_from(from).unwrap();
+                        assert_eq!(read.column(0).slice(at, 100).as_ref(), expected.column(0).as_ref(), "{from}");
+                    }
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ mod checkpoint;
 mod clean_log;
 mod compact;
 mod plan;
+mod remember;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -132,6 +133,8 @@ pub(crate) struct Bench {
     pub(crate) now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     pub(crate) metrics: TableMetrics,
     pub(crate) seed: u64,
+    /// Whose applications are not forgotten.
+    pub(crate) connector: String,
 }
 
 enum Job {
@@ -164,8 +167,14 @@ impl Drop for Upkeep {
 
 /// Does what `options` say for the table of `log` until the answer is dropped; `None` when there is nothing to do.
 pub(crate) fn begin(log: &Log, options: &TableOptions) -> Option<Upkeep> {
-    let TableOptions { upkeep, now_ms, metrics, seed, .. } = options;
-    let bench = Bench { log: log.clone(), now_ms: now_ms.clone(), metrics: metrics.clone(), seed: *seed };
+    let TableOptions { upkeep, now_ms, metrics, seed, connector, .. } = options;
+    let bench = Bench {
+        log: log.clone(),
+        now_ms: now_ms.clone(),
+        metrics: metrics.clone(),
+        seed: *seed,
+        connector: connector.clone(),
+    };
     let checkpoint = upkeep.checkpoint_interval.map(|every| (Job::Checkpoint, every));
     let clean_log = upkeep.log_cleanup_interval.map(|every| (Job::CleanLog, every));
     let compaction = upkeep.compaction.as_ref();
@@ -202,7 +211,11 @@ async fn keep_up(bench: Bench, mut jobs: Vec<(Job, Slots)>) {
             }
             let until = Instant::now() + slots.left((bench.now_ms)());
             let done = match job {
-                Job::Checkpoint => checkpoint::of_newest(&bench).await,
+                // What a checkpoint would forget is said again before.
+                Job::Checkpoint => match remember::run(&bench, &bench.connector).await {
+                    Ok(()) => checkpoint::of_newest(&bench).await,
+                    failed => failed,
+                },
                 Job::CleanLog => clean_log::run(&bench).await,
                 Job::Compact(compactor) => compactor.run(until).await,
                 Job::Vacuum(how) => vacuum::run(&bench, how).await,

@@ -20,7 +20,7 @@ use writer::conformance::read_parquet;
 use writer::{Fate, FaultyStore, FileFooter, FileLimits, FileStatistics, Format, ParquetFormat, Request, TableFormat};
 
 use super::compact::{Base, Compactor};
-use super::{Bench, Compaction, Removable, Vacuum, checkpoint, clean_log, vacuum};
+use super::{Bench, Compaction, Removable, Vacuum, checkpoint, clean_log, remember, vacuum};
 use crate::decide::Wish;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -83,6 +83,7 @@ impl Lake {
         let store = store(Arc::new(faulty.clone()));
         let now = Arc::new(clock(&now_ms));
         let options = TableOptions {
+            connector: "c".to_owned(),
             now_ms: now.clone(),
             merge_schema: true,
             linger: Duration::ZERO,
@@ -92,7 +93,8 @@ impl Lake {
         };
         let table = Table::open(store.clone(), options).await.unwrap();
         let metrics = Metrics::default().table("c", "t");
-        let bench = Bench { log: Log::new(store, "lake/t").unwrap(), now_ms: now, metrics, seed: 7 };
+        let bench =
+            Bench { log: Log::new(store, "lake/t").unwrap(), now_ms: now, metrics, seed: 7, connector: "c".to_owned() };
         Lake { objects, faulty, now_ms, bench, table }
     }
 
@@ -508,6 +510,31 @@ async fn vacuum_knows_files_by_encoded_paths_and_touches_nothing_where_files_lie
     let error = vacuum::run(&lake.bench, &how).await.unwrap_err().to_string();
     assert!(error.contains("lies elsewhere: s3://b/lake/t/orphan.parquet"), "{error}");
     assert!(lake.names().await.contains(&"orphan.parquet".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_topic_partition_is_not_forgotten() {
+    let properties = Map::from_iter([("delta.setTransactionRetentionDuration".to_owned(), json!("interval 2 days"))]);
+    let lake = Lake::with(|_, _| Fate::Fine, properties, None).await;
+    lake.append(0..3).await;
+    lake.pass(23 * HOUR);
+    remember::run(&lake.bench, "c").await.unwrap();
+    assert_eq!(lake.commit_lines(2).await, None, "there is time");
+    lake.pass(2 * HOUR);
+    remember::run(&lake.bench, "other").await.unwrap();
+    assert_eq!(lake.commit_lines(2).await, None, "it is not ours");
+    // Somebody else commits meanwhile.
+    lake.put_lines(&[json!({"commitInfo": {}})]).await;
+    remember::run(&lake.bench, "c").await.unwrap();
+    let lines = lake.commit_lines(3).await.unwrap();
+    let now_ms = (lake.bench.now_ms)();
+    assert_eq!(lines[1], json!({"txn": {"appId": "c:t:0", "version": 1, "lastUpdated": now_ms}}), "{lines:?}");
+    assert_eq!(lines.len(), 2);
+    remember::run(&lake.bench, "c").await.unwrap();
+    assert_eq!(lake.commit_lines(4).await, None, "once");
+    lake.append(3..5).await;
+    let versions = lake.versions().await;
+    assert_eq!(lake.counts(versions.last().unwrap()).await, (0..5).map(|n| (n, 1)).collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]
