@@ -217,6 +217,8 @@ impl Stage {
         self.proxy.set(Faults::none());
         self.outage_until = self.outage_until.map(|_| Instant::now());
         self.frozen_until = self.frozen_until.map(|_| Instant::now());
+        // An outage ends here, even if nobody has to be waited for.
+        self.step();
         let end = Instant::now() + SETTLE_LIMIT;
         while self.broker.is_some() || self.workers.iter().any(|worker| worker.state != State::Up) {
             self.workers.iter_mut().for_each(Worker::hurry);
