@@ -66,7 +66,11 @@ fn due(txns: Vec<Txn>, connector: &str, retention: Duration, now_ms: i64) -> Vec
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, json};
+    use writer::Fate;
+
     use super::*;
+    use crate::upkeep::tests::{HOUR, Lake};
 
     #[test]
     fn half_of_the_retention_is_waited_for() {
@@ -80,5 +84,31 @@ mod tests {
         ];
         let found = due(txns, "c", Duration::from_secs(10), 7_000);
         assert_eq!(found, [txn("c:t:0", Some(7_000)), txn("c:t:2", Some(7_000))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_topic_partition_is_not_forgotten() {
+        let properties =
+            Map::from_iter([("delta.setTransactionRetentionDuration".to_owned(), json!("interval 2 days"))]);
+        let lake = Lake::with(|_, _| Fate::Fine, properties, None).await;
+        lake.append(0..3).await;
+        lake.pass(23 * HOUR);
+        run(&lake.bench, "c").await.unwrap();
+        assert_eq!(lake.commit_lines(2).await, None, "there is time");
+        lake.pass(2 * HOUR);
+        run(&lake.bench, "other").await.unwrap();
+        assert_eq!(lake.commit_lines(2).await, None, "it is not ours");
+        // Somebody else commits meanwhile.
+        lake.put_lines(&[json!({"commitInfo": {}})]).await;
+        run(&lake.bench, "c").await.unwrap();
+        let lines = lake.commit_lines(3).await.unwrap();
+        let now_ms = (lake.bench.now_ms)();
+        assert_eq!(lines[1], json!({"txn": {"appId": "c:t:0", "version": 1, "lastUpdated": now_ms}}), "{lines:?}");
+        assert_eq!(lines.len(), 2);
+        run(&lake.bench, "c").await.unwrap();
+        assert_eq!(lake.commit_lines(4).await, None, "once");
+        lake.append(3..5).await;
+        let versions = lake.versions().await;
+        assert_eq!(lake.counts(versions.last().unwrap()).await, (0..5).map(|n| (n, 1)).collect());
     }
 }

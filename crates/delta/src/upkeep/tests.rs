@@ -20,22 +20,22 @@ use writer::conformance::read_parquet;
 use writer::{Fate, FaultyStore, FileFooter, FileLimits, FileStatistics, Format, ParquetFormat, Request, TableFormat};
 
 use super::compact::{Base, Compactor};
-use super::{Bench, Compaction, Removable, Vacuum, checkpoint, clean_log, remember, vacuum};
+use super::{Bench, Compaction, Removable, Vacuum, checkpoint, clean_log, vacuum};
 use crate::decide::Wish;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::table::{NewFile, Proposal, Table, TableOptions};
 use crate::table_tests::{options, store};
 
-const HOUR: i64 = 60 * 60 * 1_000;
+pub(super) const HOUR: i64 = 60 * 60 * 1_000;
 const DAY: i64 = 24 * HOUR;
 
 /// A table with rows `{n, s}`, or what a test appends, in a store that knows the time.
-struct Lake {
+pub(super) struct Lake {
     objects: Arc<InMemory>,
     faulty: FaultyStore,
     now_ms: Arc<AtomicI64>,
-    bench: Bench,
+    pub(super) bench: Bench,
     table: Table,
 }
 
@@ -67,7 +67,7 @@ impl Lake {
         Lake::with(fates, Map::new(), None).await
     }
 
-    async fn with(
+    pub(super) async fn with(
         fates: impl Fn(Request, &str) -> Fate + Send + Sync + 'static,
         properties: Map<String, Value>,
         partition_columns: Option<Vec<String>>,
@@ -98,7 +98,7 @@ impl Lake {
         Lake { objects, faulty, now_ms, bench, table }
     }
 
-    fn pass(&self, span_ms: i64) {
+    pub(super) fn pass(&self, span_ms: i64) {
         self.now_ms.fetch_add(span_ms, Ordering::Relaxed);
     }
 
@@ -123,7 +123,7 @@ impl Lake {
         name
     }
 
-    async fn append(&self, range: Range<i64>) -> String {
+    pub(super) async fn append(&self, range: Range<i64>) -> String {
         self.append_rows(&numbers(range), "", Map::new()).await
     }
 
@@ -152,7 +152,7 @@ impl Lake {
         vacuum::run(&self.bench, &how).await.unwrap();
     }
 
-    async fn commit_lines(&self, version: u64) -> Option<Vec<Value>> {
+    pub(super) async fn commit_lines(&self, version: u64) -> Option<Vec<Value>> {
         let path = Path::from(format!("lake/t/_delta_log/{version:020}.json"));
         let bytes = self.objects.get(&path).await.ok()?.bytes().await.unwrap();
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -160,14 +160,14 @@ impl Lake {
     }
 
     /// A commit of somebody else.
-    async fn put_lines(&self, lines: &[Value]) {
+    pub(super) async fn put_lines(&self, lines: &[Value]) {
         let version = self.table.look().await.unwrap().version + 1;
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         self.bench.log.store().create(&format!("lake/t/_delta_log/{version:020}.json"), text.into()).await.unwrap();
     }
 
     /// The files of each version, by their commits.
-    async fn versions(&self) -> Vec<BTreeMap<String, Value>> {
+    pub(super) async fn versions(&self) -> Vec<BTreeMap<String, Value>> {
         let mut versions: Vec<BTreeMap<String, Value>> = Vec::new();
         for version in 0.. {
             let Some(lines) = self.commit_lines(version).await else { break };
@@ -193,7 +193,7 @@ impl Lake {
     }
 
     /// How often each number is in the files.
-    async fn counts(&self, files: &BTreeMap<String, Value>) -> BTreeMap<i64, usize> {
+    pub(super) async fn counts(&self, files: &BTreeMap<String, Value>) -> BTreeMap<i64, usize> {
         let mut counts = BTreeMap::new();
         for (path, add) in files {
             let rows = self.rows_of(path).await;
@@ -510,31 +510,6 @@ async fn vacuum_knows_files_by_encoded_paths_and_touches_nothing_where_files_lie
     let error = vacuum::run(&lake.bench, &how).await.unwrap_err().to_string();
     assert!(error.contains("lies elsewhere: s3://b/lake/t/orphan.parquet"), "{error}");
     assert!(lake.names().await.contains(&"orphan.parquet".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_quiet_topic_partition_is_not_forgotten() {
-    let properties = Map::from_iter([("delta.setTransactionRetentionDuration".to_owned(), json!("interval 2 days"))]);
-    let lake = Lake::with(|_, _| Fate::Fine, properties, None).await;
-    lake.append(0..3).await;
-    lake.pass(23 * HOUR);
-    remember::run(&lake.bench, "c").await.unwrap();
-    assert_eq!(lake.commit_lines(2).await, None, "there is time");
-    lake.pass(2 * HOUR);
-    remember::run(&lake.bench, "other").await.unwrap();
-    assert_eq!(lake.commit_lines(2).await, None, "it is not ours");
-    // Somebody else commits meanwhile.
-    lake.put_lines(&[json!({"commitInfo": {}})]).await;
-    remember::run(&lake.bench, "c").await.unwrap();
-    let lines = lake.commit_lines(3).await.unwrap();
-    let now_ms = (lake.bench.now_ms)();
-    assert_eq!(lines[1], json!({"txn": {"appId": "c:t:0", "version": 1, "lastUpdated": now_ms}}), "{lines:?}");
-    assert_eq!(lines.len(), 2);
-    remember::run(&lake.bench, "c").await.unwrap();
-    assert_eq!(lake.commit_lines(4).await, None, "once");
-    lake.append(3..5).await;
-    let versions = lake.versions().await;
-    assert_eq!(lake.counts(versions.last().unwrap()).await, (0..5).map(|n| (n, 1)).collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]
