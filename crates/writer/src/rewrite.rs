@@ -142,7 +142,7 @@ async fn read_metadata(store: &Store, key: &str, bytes: u64) -> Result<ParquetMe
 }
 
 /// A new file that is not visible yet. At any time it and the file that is read hold, beside their footers: one row group of
-/// the file as it lies there, [`BATCH_ROWS`] rows, one row group of the new file, and a few parts that are on their way.
+/// the file as it lies there, 8,192 rows, one row group of the new file, and a few parts that are on their way.
 pub struct Rewrite {
     store: Store,
     key: String,
