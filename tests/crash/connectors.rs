@@ -120,7 +120,7 @@ fn of_objects(name: &str, bucket: &str) -> Value {
     })
 }
 
-/// Processes commit side by side, columns come as the records have them, and checkpoints are often.
+/// Processes commit side by side, columns come as the records have them, and upkeep is often.
 fn of_a_table(name: &str, bucket: &str) -> Value {
     json!({
         "connector.class": "delta",
@@ -128,5 +128,8 @@ fn of_a_table(name: &str, bucket: &str) -> Value {
         "mergeSchema": "true",
         "commit.interval.ms": "700",
         "delta.checkpointInterval": "10",
+        "checkpoint.interval.ms": "5000",
+        "compaction.interval.ms": "2000",
+        "vacuum.interval.ms": "5000",
     })
 }
