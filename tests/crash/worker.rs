@@ -12,6 +12,9 @@ use crate::trace::Trace;
 /// How long a drain may take. The program is told a shorter time.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
 
+/// What a shell says of a process that SIGTERM ended.
+const SIGTERM_CODE: i32 = 143;
+
 /// How long REST may take before a look at a process is given up.
 const LOOK_LIMIT: Duration = Duration::from_millis(400);
 
@@ -126,7 +129,8 @@ impl Worker {
             (State::Ending { away, since }, Some(code)) => {
                 self.state = State::Away { until: Instant::now() + away };
                 trace.say(format!("worker {number} ended with {code} after {:.1?}", since.elapsed()));
-                if code != 0 {
+                // A signal that comes before the program could listen for any ends it, before it did anything.
+                if code != 0 && !(code == SIGTERM_CODE && self.sluice.log().is_empty()) {
                     return Err(self.blame(&format!("was asked to stop and ended with {code}")));
                 }
             }

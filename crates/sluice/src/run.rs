@@ -16,7 +16,7 @@ use crate::assemble::{House, seed};
 use crate::cli::WorkerOptions;
 use crate::connector_file;
 use crate::failure::Failure;
-use crate::signals;
+use crate::signals::Signals;
 use crate::validate;
 use crate::worker::{BOOTSTRAP_SERVERS, Worker};
 
@@ -54,6 +54,7 @@ async fn serve(
     environment: BTreeMap<String, String>,
     given: Vec<(String, model::Config)>,
 ) -> Result<(), Failure> {
+    let signals = Signals::listen().map_err(|error| Failure::Run(format!("could not wait for signals: {error}")))?;
     let listener = TcpListener::bind(&worker.listen)
         .await
         .map_err(|source| Failure::Listen { address: worker.listen.clone(), source })?;
@@ -95,7 +96,7 @@ async fn serve(
     info!(%address, "REST listens");
     let ended = tokio::select! {
         biased;
-        signal = signals::first() => signal.map_err(|error| Failure::Run(format!("could not wait for signals: {error}"))),
+        () = signals.first() => Ok(()),
         ended = supervisor.ended(), if ends => ended.map_err(Failure::Run),
     };
     supervisor.shutdown(graceful_timeout + Duration::from_secs(1)).await;
